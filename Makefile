@@ -1,0 +1,39 @@
+# `make setup` once, then: run, test, lint, bench. Everything a target needs it installs, or says what is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+export PRESENCE_ENV ?= development
+
+.PHONY: setup run test lint lock bench
+
+setup: .venv/installed
+
+.venv/installed: requirements.txt requirements-dev.txt
+	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "Installing what requirements-dev.txt pins (a minute at most)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar=off --require-hashes -r requirements-dev.txt \
+		| grep --line-buffered -E '^(Downloading|Installing|Successfully)' || true
+	@$(BIN)/python -m pip check
+	@touch $@
+
+run: setup
+	$(BIN)/alembic upgrade head
+	exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
+
+test: setup
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: setup
+	for list in requirements requirements-dev; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+			--output-file $$list.txt $$list.in; done
+

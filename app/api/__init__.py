@@ -1,0 +1,1 @@
+"""What Graph says: one module per resource of its presence API."""

@@ -1,0 +1,1 @@
+"""A bearer string comes in, a Caller goes out."""

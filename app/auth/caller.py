@@ -1,0 +1,35 @@
+"""Who is calling, as the token proves it."""
+
+from dataclasses import dataclass
+
+from app.domain.values import SessionKey
+
+
+class ForeignSession(Exception):
+    """The session that a request names belongs to another application."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified token's claims, as far as anything is decided by them."""
+
+    tenant_id: str
+    app_id: str
+    app_only: bool
+    """True when no user is involved: no `scp`, and `idtyp` absent or "app"."""
+    roles: frozenset[str]
+    """Application permissions (`roles`)."""
+    scopes: frozenset[str] = frozenset()
+    """Delegated permissions (`scp`)."""
+    user_id: str | None = None
+    """`oid` of the signed-in user; None when app_only."""
+
+    def session_key(self, user_id: str, session_id: str) -> SessionKey:
+        """Return the key of the caller's own session for a user.
+
+        Raises:
+            ForeignSession: `session_id` is not the caller's application id.
+        """
+        if session_id != self.app_id:
+            raise ForeignSession(session_id)
+        return SessionKey(self.tenant_id, user_id, session_id)

@@ -1,0 +1,57 @@
+"""The connection pool of one worker process."""
+
+import os
+import sqlite3
+import weakref
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event
+
+
+def make_engine(url: URL, *, pool: int, timeout: timedelta, sqlite_synchronous: str = "FULL") -> Engine:
+    """Return an engine whose every wait (for a connection, a lock, a statement) ends after `timeout`.
+
+    Each statement commits by itself unless it stands between a BEGIN and a COMMIT of our own. A process forked from
+    this one starts with an empty pool and leaves the parent's connections alone.
+    """
+    seconds = timeout.total_seconds()
+    if url.get_backend_name() == "sqlite":
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        connect_args: dict[str, Any] = {"timeout": seconds}
+    else:
+        milliseconds = round(seconds * 1000)
+        connect_args = {
+            "connect_timeout": max(2, round(seconds)),
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC",
+        }
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool,
+        max_overflow=0,
+        pool_timeout=seconds,
+        connect_args=connect_args,
+    )
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: sqlite3.Connection, _record: object) -> None:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {sqlite_synchronous}")
+
+    _leave_to_parent(engine)
+    return engine
+
+
+def _leave_to_parent(engine: Engine) -> None:
+    """Give a forked process an empty pool; the weak reference lets the engine go when its owner does."""
+    known = weakref.ref(engine)
+
+    def forget_connections() -> None:
+        inherited = known()
+        if inherited is not None:
+            inherited.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget_connections)

@@ -1,0 +1,91 @@
+"""The tables. Alembic makes them; a test proves that the migrations and these classes agree."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Enum, Identity, Index, Integer, MetaData
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.db.types import GuidColumn, UtcColumn
+from app.domain.values import Activity, Availability, EventKind
+
+Guid = Annotated[str, mapped_column(GuidColumn)]
+
+
+def _text_enum(values: type[StrEnum], name: str) -> Enum:
+    """Return the type of a text column that a CHECK constraint keeps to an enum's values."""
+    return Enum(
+        values,
+        name=name,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    """Names of constraints and types of columns, said once."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        datetime: UtcColumn,
+        Availability: _text_enum(Availability, "availability"),
+        Activity: _text_enum(Activity, "activity"),
+        EventKind: _text_enum(EventKind, "kind"),
+    }
+
+
+class PresenceSession(Base):
+    """What one application says about one user; it counts until `expires_at`.
+
+    No index but the key, and room in each page: a keep-alive then touches no index (PostgreSQL's HOT update).
+    """
+
+    __tablename__ = "presence_session"
+    __table_args__ = (
+        CheckConstraint("expires_at > set_at", name="lifetime"),
+        {"sqlite_with_rowid": False, "postgresql_with": {"fillfactor": 70}},
+    )
+
+    tenant_id: Mapped[Guid] = mapped_column(primary_key=True)
+    user_id: Mapped[Guid] = mapped_column(primary_key=True)
+    session_id: Mapped[Guid] = mapped_column(primary_key=True)
+    availability: Mapped[Availability]
+    activity: Mapped[Activity]
+    changed_at: Mapped[datetime]
+    set_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class PresenceEvent(Base):
+    """What happened to a session, in the order of `id`: appended, trimmed by age, never changed.
+
+    `availability` and `activity` are what the session had been set to: by this event, or until it.
+    """
+
+    __tablename__ = "presence_event"
+    __table_args__ = (
+        Index(None, "tenant_id", "user_id", "at"),
+        {"sqlite_autoincrement": True},  # an id is never used again, so that the order stands when old rows go
+    )
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), Identity(always=True), primary_key=True
+    )
+    at: Mapped[datetime]
+    tenant_id: Mapped[Guid]
+    user_id: Mapped[Guid]
+    session_id: Mapped[Guid]
+    kind: Mapped[EventKind]
+    availability: Mapped[Availability]
+    activity: Mapped[Activity]
+    expires_at: Mapped[datetime]
+    request_id: Mapped[Guid | None]

@@ -1,0 +1,1 @@
+"""The rules of presence: pure, with the time as an argument."""

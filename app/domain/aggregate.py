@@ -1,0 +1,87 @@
+"""What a user's sessions add up to at one instant. Nothing here reads a clock or a database."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from app.domain.values import AVAILABLE, AWAY, INACTIVE, OFFLINE, Availability, Session, Shown
+
+FADE_STEP = timedelta(minutes=5)
+
+RANK = {Availability.DO_NOT_DISTURB: 4, Availability.BUSY: 3, Availability.AVAILABLE: 2, Availability.AWAY: 0}
+"""Source: Graph, "presence: setPresence": DoNotDisturb > Busy > Available > Away. Ours: AvailableInactive is 1."""
+
+
+class UserState(NamedTuple):
+    """All that the store holds about one user's presence."""
+
+    sessions: Sequence[Session]
+    """Live or not; those that have expired count for nothing but `changed_at`."""
+    recorded_at: datetime | None
+    """When the newest event about the user was recorded; None when there has been none."""
+
+
+class Presence(NamedTuple):
+    """What everybody sees of a user at one instant."""
+
+    shown: Shown
+    changed_at: datetime | None
+    """The latest moment, at or before that instant, at which it may have changed; None for a user never heard of."""
+
+
+def fade(shown: Shown, idle: timedelta) -> Shown:
+    """Return what a session shows after `idle` without a keep-alive.
+
+    Available fades in two steps of FADE_STEP (5 minutes): to AvailableInactive, then to Away. Nothing else fades.
+
+    Raises:
+        ValueError: `idle` is negative.
+
+    Source: Graph, "presence: setPresence", "Timeout, expiration, and keep alive".
+    Ours: a step is taken at exactly 5 minutes; the source does not say.
+    """
+    if idle < timedelta(0):
+        raise ValueError(f"idle time is negative: {idle}")
+    if shown != AVAILABLE or idle < FADE_STEP:
+        return shown
+    return INACTIVE if idle < 2 * FADE_STEP else AWAY
+
+
+def shown_at(session: Session, now: datetime) -> Shown:
+    """Return what a live session shows at `now`.
+
+    A session set by a worker whose clock is ahead of `now` counts as set just now.
+    """
+    return fade(session.shown, max(now - session.set_at, timedelta(0)))
+
+
+def aggregate(sessions: Iterable[Session], now: datetime) -> Shown:
+    """Return what the live sessions add up to at `now`: the most significant of them, or Offline/Offline.
+
+    Of two that rank the same, the one whose state was set last wins, then the smaller session id, so that the result
+    is one function of the rows. A faded session ranks where its faded state ranks.
+    """
+    winner = OFFLINE
+    standing: tuple[int, datetime] | None = None
+    for session in sorted(sessions):  # a tuple that begins with its id, so the smaller id comes first
+        if session.expires_at <= now:
+            continue
+        shown = shown_at(session, now)
+        candidate = (1 if shown == INACTIVE else RANK[shown.availability], session.changed_at)
+        if standing is None or candidate > standing:
+            winner, standing = shown, candidate
+    return winner
+
+
+def presence_of(state: UserState, now: datetime) -> Presence:
+    """Return the user's presence at `now`, and since when it may stand."""
+    moments = [moment for session in state.sessions for moment in turning_points(session) if moment <= now]
+    if state.recorded_at is not None:
+        moments.append(state.recorded_at)
+    return Presence(aggregate(state.sessions, now), max(moments, default=None))
+
+
+def turning_points(session: Session) -> list[datetime]:
+    """Return the moments at which time alone changes what a session shows: its fades, and its end."""
+    fades = [session.set_at + FADE_STEP, session.set_at + 2 * FADE_STEP] if session.shown == AVAILABLE else []
+    return [moment for moment in fades if moment < session.expires_at] + [session.expires_at]

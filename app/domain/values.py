@@ -1,0 +1,94 @@
+"""The words of presence: what can be shown, and who shows it."""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+DASHED_GUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}", re.ASCII)
+"""A GUID as Graph writes it; braces, `urn:` and missing dashes are not."""
+
+
+class Availability(StrEnum):
+    """Graph's nine values. Clients validate against exactly these: never add one."""
+
+    AVAILABLE = "Available"
+    AVAILABLE_IDLE = "AvailableIdle"
+    AWAY = "Away"
+    BE_RIGHT_BACK = "BeRightBack"
+    BUSY = "Busy"
+    BUSY_IDLE = "BusyIdle"
+    DO_NOT_DISTURB = "DoNotDisturb"
+    OFFLINE = "Offline"
+    PRESENCE_UNKNOWN = "PresenceUnknown"
+
+
+class Activity(StrEnum):
+    """Graph's activities, and AvailableInactive, which a fading session shows."""
+
+    AVAILABLE = "Available"
+    AVAILABLE_INACTIVE = "AvailableInactive"
+    AWAY = "Away"
+    BE_RIGHT_BACK = "BeRightBack"
+    BUSY = "Busy"
+    DO_NOT_DISTURB = "DoNotDisturb"
+    IN_A_CALL = "InACall"
+    IN_A_CONFERENCE_CALL = "InAConferenceCall"
+    INACTIVE = "Inactive"
+    IN_A_MEETING = "InAMeeting"
+    OFFLINE = "Offline"
+    OFF_WORK = "OffWork"
+    OUT_OF_OFFICE = "OutOfOffice"
+    PRESENCE_UNKNOWN = "PresenceUnknown"
+    PRESENTING = "Presenting"
+    URGENT_INTERRUPTIONS_ONLY = "UrgentInterruptionsOnly"
+
+
+class Shown(NamedTuple):
+    """What a reader sees of a session or of a user."""
+
+    availability: Availability
+    activity: Activity
+
+    def __str__(self) -> str:
+        return f"{self.availability}/{self.activity}"
+
+
+AVAILABLE = Shown(Availability.AVAILABLE, Activity.AVAILABLE)
+INACTIVE = Shown(Availability.AVAILABLE, Activity.AVAILABLE_INACTIVE)
+AWAY = Shown(Availability.AWAY, Activity.AWAY)
+IN_A_CALL = Shown(Availability.BUSY, Activity.IN_A_CALL)
+IN_A_CONFERENCE_CALL = Shown(Availability.BUSY, Activity.IN_A_CONFERENCE_CALL)
+PRESENTING = Shown(Availability.DO_NOT_DISTURB, Activity.PRESENTING)
+OFFLINE = Shown(Availability.OFFLINE, Activity.OFFLINE)
+
+SETTABLE = (AVAILABLE, IN_A_CALL, IN_A_CONFERENCE_CALL, AWAY, PRESENTING)
+"""What an application may show in its session. Source: Graph, "presence: setPresence"."""
+
+
+class EventKind(StrEnum):
+    """What can happen to a session, as the history tells it."""
+
+    SET = "set"
+    CLEARED = "cleared"
+    EXPIRED = "expired"
+
+
+class SessionKey(NamedTuple):
+    """Whose session it is. Build it with `Caller.session_key`, which takes tenant and application from the token."""
+
+    tenant_id: str
+    user_id: str
+    session_id: str
+
+
+class Session(NamedTuple):
+    """What one application says about one user; it counts until `expires_at`."""
+
+    session_id: str
+    shown: Shown
+    changed_at: datetime
+    """When what it shows was last set to something else."""
+    set_at: datetime
+    """When it was last set, keep-alives included: fading counts from here."""
+    expires_at: datetime

@@ -1,0 +1,1 @@
+"""Development only: what a test bench has and a tenant does not."""

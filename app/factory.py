@@ -1,0 +1,97 @@
+"""The application, put together from its settings: the one place that knows all the parts."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache, partial
+
+from flask import Flask
+
+from app.api import health
+from app.api import presence as presence_api
+from app.auth.keys import KeyDirectory, KeySet
+from app.auth.tokens import TokenVerifier
+from app.db.engine import make_engine
+from app.db.schema import SchemaCheck
+from app.db.store import make_store
+from app.emulator import issuer
+from app.emulator.keys import SigningKey, load_or_make_key
+from app.services.presence import Clock, PresenceService
+from app.web import errors, guard
+from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, INSTANCE, Settings
+
+MOUNTS = {"graph": "/", "v1": "/v1.0", "beta": "/beta"}
+MAX_BODY_BYTES = 64 * 1024
+ENTRA_AUTHORIZE = "https://login.microsoftonline.com/common/oauth2/authorize"
+
+
+def utc_now() -> datetime:
+    """Return the time now."""
+    return datetime.now(UTC)
+
+
+def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
+    """Return the WSGI application. It opens no connection and starts no thread until the first request."""
+    app = Flask("app", static_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        PROVIDE_AUTOMATIC_OPTIONS=False,
+        WWW_AUTHENTICATE=_challenge(settings),
+    )
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # it would redirect, and a redirected POST arrives as a GET
+
+    engine = make_engine(
+        settings.database_url,
+        pool=settings.database_pool,
+        timeout=settings.database_timeout,
+        sqlite_synchronous=settings.sqlite_synchronous,
+    )
+    app.extensions["engine"] = engine
+    wiring = guard.Wiring(
+        presence=PresenceService(make_store(engine), clock),
+        verifier=_verifier(settings, clock),
+    )
+    guard.mount(app, wiring)
+    errors.mount(app)
+    app.register_blueprint(health.blueprint(SchemaCheck(engine).fault))
+    for name, prefix in MOUNTS.items():
+        app.register_blueprint(presence_api.bp, name=name, url_prefix=prefix)
+    if settings.is_development:
+        audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
+        app.register_blueprint(issuer.blueprint(_signing_key, audience, clock))
+    return app
+
+
+def _verifier(settings: Settings, clock: Clock) -> TokenVerifier:
+    tenants = frozenset(settings.auth_tenants) or None
+    key_set = partial(
+        KeySet,
+        refresh=settings.auth_jwks_refresh,
+        cooldown=settings.auth_jwks_cooldown,
+        max_stale=settings.auth_jwks_max_stale,
+    )
+    if settings.is_development and settings.auth_jwks_uri is None:
+        embedded = key_set(lambda: _signing_key().jwks())
+        keys: Callable[[str], KeySet] = lambda _tenant: embedded  # noqa: E731
+    else:
+        keys = KeyDirectory(settings.auth_jwks_uri or ENTRA_JWKS_URI, tenants=tenants, key_set=key_set).for_tenant
+    return TokenVerifier(
+        keys,
+        issuers=settings.auth_issuers,
+        audiences=frozenset(settings.auth_audiences or GRAPH_AUDIENCES),
+        tenants=tenants,
+        clock=clock,
+    )
+
+
+@cache
+def _signing_key() -> SigningKey:
+    """Return the development issuer's key, which all workers and all restarts share."""
+    return load_or_make_key(INSTANCE / "signing-key.pem")
+
+
+def _challenge(settings: Settings) -> str:
+    """Return what a 401 tells the client: where tokens come from. Source: recordings of Graph's own answers."""
+    entra = settings.auth_issuers == ENTRA_ISSUERS
+    where = ENTRA_AUTHORIZE if entra else settings.auth_issuers[0].replace("{tenantid}", "common")
+    return f'Bearer realm="", authorization_uri="{where}", client_id="{GRAPH_AUDIENCES[-1]}"'

@@ -1,0 +1,1 @@
+"""One public method is one use case is one transaction."""

@@ -1,0 +1,1 @@
+"""How this service speaks HTTP, whatever it says."""

@@ -1,0 +1,103 @@
+"""What a request says, parsed and checked before anything is looked up."""
+
+import json
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from flask import request
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from app.domain.values import DASHED_GUID
+from app.web.errors import InvalidArgument, MalformedBody, WrongMediaType
+
+GUID_RULE = "must be a GUID such as 22553876-f5ab-4529-bffb-cfe50aa89f87"
+
+
+def guid(value: str) -> str:
+    """Return a dashed GUID in lower case."""
+    if not value.strip():
+        raise PydanticCustomError("missing", "blank")
+    if not DASHED_GUID.fullmatch(value):  # UUID() would let braces, urn: and missing dashes through
+        raise PydanticCustomError("guid", GUID_RULE + ", got {got}", {"got": f"{value!r:.60}"})
+    return value.lower()
+
+
+def sentence(text: str) -> PydanticCustomError:
+    """Return a fault that is said as it is, with no member put before it."""
+    return PydanticCustomError("sentence", "{text}", {"text": text})
+
+
+Guid = Annotated[str, AfterValidator(guid)]
+
+
+class GraphBody(BaseModel):
+    """A request body: a JSON object whose unknown members pass unread, since real clients send some."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+Body = TypeVar("Body", bound=GraphBody)
+
+
+def read_body(model: type[Body]) -> Body:
+    """Return the request's body as `model`.
+
+    Raises:
+        WrongMediaType: there is a body, and it is not labelled application/json, or compressed.
+        MalformedBody: it is not a JSON object.
+        InvalidArgument: one of its members is not what the model wants.
+    """
+    text = request.get_data(cache=False)
+    if text and request.mimetype != "application/json":
+        raise WrongMediaType("Content-Type must be application/json.")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise WrongMediaType("Content-Encoding must be identity: send the body as it is.")
+    try:
+        return model.model_validate(_parse(text))
+    except ValidationError as error:
+        raise InvalidArgument(" ".join(map(_say, error.errors(include_url=False)))) from None
+
+
+def guid_in_path(name: str, value: str) -> str:
+    """Return an id from the path in lower case.
+
+    Raises:
+        InvalidArgument: it is no GUID.
+    """
+    if not DASHED_GUID.fullmatch(value):
+        raise InvalidArgument(f"[{name[0].upper()}{name[1:]}]: {GUID_RULE}, got {value!r:.60}.")
+    return value.lower()
+
+
+def _parse(text: bytes) -> dict[str, object]:
+    try:
+        body = json.loads(text.decode(), object_pairs_hook=_members, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # of no JSON, no UTF-8, nesting without end, a number of 5,000 digits
+        raise MalformedBody("The request body must be a JSON object.") from None
+    if not isinstance(body, dict):
+        raise MalformedBody("The request body must be a JSON object.")
+    return body
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's members; two of one name would let two readers read two different things."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidArgument(f"[{twice[:60]}]: must not appear twice in one object.")
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _say(fault: ErrorDetails) -> str:
+    """Return one fault as Graph writes it: the member in brackets, then the rule."""
+    member = ".".join(f"{part}"[:1].upper() + f"{part}"[1:] for part in fault["loc"])
+    if fault["type"] == "sentence":
+        return fault["msg"]
+    if fault["type"] == "missing" or fault["input"] is None:
+        return f"[{member}]: The {member} field is required."
+    return f"[{member}]: {fault['msg'].replace('Input should be', 'must be')}."

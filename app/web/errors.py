@@ -1,0 +1,116 @@
+"""Every error of every route, in Graph's envelope. One table says which fact has which status and code."""
+
+import logging
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import NamedTuple
+
+from flask import Flask, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+from app.auth.caller import ForeignSession
+from app.auth.keys import KeysUnavailable
+from app.auth.tokens import InvalidToken
+from app.services.presence import SessionNotFound, StoreUnavailable
+from app.web.answers import json_answer
+
+log = logging.getLogger(__name__)
+
+
+class InvalidArgument(Exception):
+    """A member, a path part or a query option is not what it must be; the message names it."""
+
+
+class MalformedBody(Exception):
+    """The body is not a JSON object."""
+
+
+class WrongMediaType(Exception):
+    """The body is there, but is not labelled as JSON or is encoded in an unknown way."""
+
+
+class PermissionMissing(Exception):
+    """The token is good but does not allow this."""
+
+
+class NotReady(Exception):
+    """The database cannot serve this code now."""
+
+
+class Answer(NamedTuple):
+    """What a fact becomes on the wire."""
+
+    status: HTTPStatus
+    code: str
+    message: str | None = None
+    """None: the exception says it."""
+
+
+ANSWERS: dict[type[Exception], Answer] = {
+    InvalidArgument: Answer(HTTPStatus.BAD_REQUEST, "InvalidArgument"),
+    MalformedBody: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    HTTPException: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    InvalidToken: Answer(HTTPStatus.UNAUTHORIZED, "InvalidAuthenticationToken"),
+    PermissionMissing: Answer(HTTPStatus.FORBIDDEN, "Forbidden"),
+    ForeignSession: Answer(
+        HTTPStatus.FORBIDDEN, "Forbidden", "[SessionId]: must be the id of the calling application (azp or appid)."
+    ),
+    NotFound: Answer(HTTPStatus.NOT_FOUND, "ResourceNotFound", "Resource not found for the segment '{segment}'."),
+    SessionNotFound: Answer(HTTPStatus.NOT_FOUND, "NotFound", "Presence session not found."),
+    MethodNotAllowed: Answer(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        "Request_BadRequest",
+        "Specified HTTP method is not allowed for the request target.",
+    ),
+    RequestEntityTooLarge: Answer(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "RequestEntityTooLarge",
+        "The request body must be {max_bytes} bytes or less.",
+    ),
+    WrongMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
+    Exception: Answer(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError", "The server failed to answer; its log tells more."
+    ),
+    KeysUnavailable: Answer(
+        HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable", "The token issuer's keys cannot be had now."
+    ),
+    NotReady: Answer(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+    StoreUnavailable: Answer(
+        HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable", "The presence store did not answer in time."
+    ),
+}
+
+RETRY_AFTER_SECONDS = 2
+
+
+def mount(app: Flask) -> None:
+    """Answer every exception that a request ends in, the framework's own included."""
+    app.register_error_handler(Exception, answer)
+
+
+def answer(error: Exception) -> Response:
+    """Return the envelope for an exception, with the headers that its status asks for."""
+    status, code, message = ANSWERS[next(kind for kind in type(error).__mro__ if kind in ANSWERS)]
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request %s failed", g.request_id, exc_info=error)
+    if message is None:
+        message = str(error.description if isinstance(error, HTTPException) else error)
+    else:
+        segment = request.path.rstrip("/").rpartition("/")[2]
+        message = message.format(segment=segment, max_bytes=current_app.config["MAX_CONTENT_LENGTH"])
+    response = envelope(status, code, message)
+    if status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = current_app.config["WWW_AUTHENTICATE"]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS))
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    return response
+
+
+def envelope(status: HTTPStatus, code: str, message: str) -> Response:
+    """Return an error in Graph's form. Source: Graph, "error responses"; `innerError` as its live answers spell it."""
+    ids = {"request-id": g.request_id, "client-request-id": g.client_request_id}
+    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    body = {"error": {"code": code, "message": message, "innerError": {"date": date, **ids}}}
+    return json_answer(body, status)

@@ -1,0 +1,148 @@
+"""The settings of the service: environment variables, typed and checked once, before anything starts.
+
+Only the outermost code reads them: app.factory, app.cli, wsgi, gunicorn.conf.py, migrations. All else is handed values.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from app.domain.values import DASHED_GUID
+
+INSTANCE = Path(__file__).resolve().parent / "instance"
+ENTRA_ISSUERS = ("https://sts.windows.net/{tenantid}/", "https://login.microsoftonline.com/{tenantid}/v2.0")
+ENTRA_JWKS_URI = "https://login.microsoftonline.com/{tenantid}/discovery/v2.0/keys"
+GRAPH_AUDIENCES = (
+    "https://graph.microsoft.com",
+    "https://graph.microsoft.com/",
+    "00000003-0000-0000-c000-000000000000",
+)
+DRIVERS = {"sqlite": "sqlite+pysqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+
+
+class SettingsError(Exception):
+    """The environment does not make sense: one line that names the variable and what would be right."""
+
+
+def _listed(value: object) -> object:
+    """Take a comma-separated list; blanks between commas are nothing."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _bare_number(value: object) -> object:
+    """Take a length of time in seconds; pydantic itself takes the ISO 8601 form."""
+    return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdecimal() else value
+
+
+def _guid(value: str) -> str:
+    if not DASHED_GUID.fullmatch(value):
+        raise ValueError(f"{value!r:.60} is not a GUID such as 22553876-f5ab-4529-bffb-cfe50aa89f87")
+    return value.lower()
+
+
+def _database(value: object) -> object:
+    """Take a SQLAlchemy URL, with the driver filled in. The message never repeats it: it may hold a password."""
+    if not isinstance(value, str):
+        return value
+    try:
+        url = make_url(value)
+    except ArgumentError:
+        raise ValueError("must be a URL such as postgresql://user:password@host/name") from None
+    url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+    if url.drivername not in DRIVERS.values():
+        raise ValueError("must begin with sqlite:// or postgresql://")
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise ValueError("must name a file: a database in memory would be a different one in each worker")
+    return url
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+ListedGuids = Annotated[tuple[Annotated[str, AfterValidator(_guid)], ...], NoDecode, BeforeValidator(_listed)]
+Length = Annotated[timedelta, BeforeValidator(_bare_number), Field(gt=timedelta(0), le=timedelta(days=365))]
+
+
+class DatabaseSettings(BaseSettings):
+    """What a migration needs, and nothing more."""
+
+    model_config = SettingsConfigDict(arbitrary_types_allowed=True, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    database_url: Annotated[URL, NoDecode, BeforeValidator(_database)] = URL.create(
+        DRIVERS["sqlite"], database=str(INSTANCE / "presence.sqlite3")
+    )
+    """SQLAlchemy URL, SQLite or PostgreSQL"""
+
+
+class Settings(DatabaseSettings):
+    """One field is one environment variable; its docstring is its line in the README's table."""
+
+    presence_env: Literal["production", "development"] = "production"
+    """`development` adds the embedded token issuer"""
+    host: str = "127.0.0.1"
+    """address that gunicorn listens on"""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """port that gunicorn listens on"""
+    web_concurrency: int = Field(default=2, ge=1, le=256)
+    """gunicorn worker processes"""
+    web_threads: int = Field(default=64, ge=1, le=1024)
+    """threads in each worker; more than the slow connections to be borne"""
+    database_pool: int = Field(default=8, ge=1, le=256)
+    """most database connections of one worker"""
+    database_timeout: Length = timedelta(seconds=5)
+    """longest wait for a connection, a lock or a statement; then 503"""
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """`NORMAL` is faster, but a power cut may lose the last acknowledged writes"""
+    auth_tenants: ListedGuids = ()
+    """tenant ids served, comma-separated; required in production, empty in development: any"""
+    auth_audiences: Listed = ()
+    """accepted `aud` values, comma-separated; required in production, empty in development: Graph's own"""
+    auth_issuers: Listed = ENTRA_ISSUERS
+    """accepted `iss` values, comma-separated, `{tenantid}` stands for the token's tenant"""
+    auth_jwks_uri: str | None = None
+    """the issuer's keys: URL or file path, `{tenantid}` as above; unset: Entra's, in development our own"""
+    auth_jwks_refresh: Length = timedelta(seconds=60)
+    """age at which a worker fetches the keys again; a withdrawn key is refused after that"""
+    auth_jwks_cooldown: Length = timedelta(seconds=30)
+    """shortest time between two fetches, however many unknown key ids are asked for"""
+    auth_jwks_max_stale: Length = timedelta(hours=24)
+    """how long known keys keep working while the issuer cannot be reached; then 503"""
+
+    @property
+    def is_development(self) -> bool:
+        """True when this server brings its own issuer and believes any tenant."""
+        return self.presence_env == "development"
+
+    @model_validator(mode="after")
+    def _fit_for_production(self) -> Self:
+        if not self.is_development:
+            for name in ("auth_tenants", "auth_audiences"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name.upper()} must be set in production (PRESENCE_ENV=development needs none)")
+        if not self.auth_issuers:
+            raise ValueError("AUTH_ISSUERS must name at least one issuer")
+        if "{tenantid}" in (self.auth_jwks_uri or "") and not self.auth_tenants:
+            raise ValueError("AUTH_JWKS_URI with {tenantid} needs AUTH_TENANTS")
+        return self
+
+
+SettingsT = TypeVar("SettingsT", bound=DatabaseSettings)
+
+
+def load(kind: type[SettingsT], **overrides: Any) -> SettingsT:
+    """Return the settings of the environment, `overrides` going first.
+
+    Raises:
+        SettingsError: a variable is missing or malformed.
+    """
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        faults = (
+            (".".join(map(str, fault["loc"][:1])).upper(), fault["msg"].removeprefix("Value error, "))
+            for fault in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError("; ".join(f"{name}: {said}" if name else said for name, said in faults)) from None

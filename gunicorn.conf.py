@@ -1,0 +1,58 @@
+"""gunicorn's settings. `gunicorn wsgi:app` reads this file by itself when started beside it."""
+
+import sys
+from typing import Any
+
+from config import Settings, SettingsError, load
+
+try:
+    _settings = load(Settings)
+except SettingsError as error:  # an exit in a worker would be repeated for ever; here it ends gunicorn itself
+    sys.exit(f"graph-presence does not start: {error}")
+
+bind = f"{_settings.host}:{_settings.port}"
+workers = _settings.web_concurrency
+worker_class = "gthread"
+threads = _settings.web_threads  # a slow client holds a thread: sync workers would serve nobody meanwhile
+backlog = 2048
+timeout = 60
+graceful_timeout = 30
+keepalive = 30
+control_socket_disable = True
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+TENANT = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1"
+APP = "22553876-f5ab-4529-bffb-cfe50aa89f87"
+USER = "fa8bf3dc-eca7-46b7-bad1-db199b62afc3"
+
+
+def when_ready(_server: Any) -> None:
+    """Print the documented example, ready to paste, once the port listens."""
+    if _settings.is_development:
+        print(example(f"http://{bind}"), flush=True)  # noqa: T201
+
+
+def example(base: str) -> str:
+    """Return the documented example as four shell lines: token, setPresence, clearPresence, read back."""
+    presence = f"{base}/beta/users/{USER}/presence"
+    post = "curl -sS -w '%{http_code}\\n' -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
+    busy = f'{{"sessionId":"{APP}","availability":"Busy","activity":"InACall","expirationDuration":"PT1H"}}'
+    token = (
+        f"TOKEN=$(curl -sS {base}/{TENANT}/oauth2/v2.0/token -d client_id={APP} -d client_secret=any"
+        " -d grant_type=client_credentials -d scope=https://graph.microsoft.com/.default"
+        """ | sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/')"""
+    )
+    return "\n".join(
+        (
+            "",
+            f"Microsoft Graph's presence API is at {base}/v1.0 and {base}/beta. To see it work, paste:",
+            "",
+            token,
+            f"{post} {presence}/setPresence -d '{busy}'",
+            f'{post} {presence}/clearPresence -d \'{{"sessionId":"{APP}"}}\'',
+            f'curl -sS -H "Authorization: Bearer $TOKEN" {presence}',
+            "",
+        )
+    )
