@@ -31,22 +31,19 @@ def migrate(connection: Connection) -> None:
 if context.is_offline_mode():
     raise SystemExit("Migrations look at the database before they change it: run them online.")
 
-if (given := context.config.attributes.get("connection")) is not None:
-    migrate(given)
-else:
-    if context.config.config_file_name:
-        fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-    try:
-        url = load(DatabaseSettings).database_url
-    except SettingsError as error:
-        sys.exit(f"alembic: {error}")
-    engine = make_engine(url, pool=1, timeout=timedelta(minutes=10))
-    with engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            migrate(connection)
-            connection.exec_driver_sql("COMMIT")
-        else:
-            connection.execution_options(isolation_level="READ COMMITTED")
-            migrate(connection)
-    engine.dispose()
+if context.config.config_file_name:
+    fileConfig(context.config.config_file_name, disable_existing_loggers=False)
+try:
+    url = context.config.attributes.get("database_url") or load(DatabaseSettings).database_url
+except SettingsError as error:
+    sys.exit(f"alembic: {error}")
+engine = make_engine(url, pool=1, timeout=timedelta(minutes=10))
+with engine.connect() as connection:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        migrate(connection)
+        connection.exec_driver_sql("COMMIT")
+    else:
+        connection.execution_options(isolation_level="READ COMMITTED")
+        migrate(connection)
+engine.dispose()

@@ -56,12 +56,20 @@ def resource(user_id: str, seen: Presence) -> dict[str, object]:
         "availability": seen.shown.availability,
         "activity": seen.shown.activity,
         "outOfOfficeSettings": {"message": None, "isOutOfOffice": False},
-        "sequenceNumber": sequence_number(seen.changed_at),
+        "sequenceNumber": sequence_number(seen),
         "statusMessage": None,
         "workLocation": None,
     }
 
 
-def sequence_number(changed_at: datetime | None) -> str:
-    """Return a version that sorts as text: "A" and the microseconds since 1970, at a fixed width."""
-    return f"A{(changed_at - EPOCH) // timedelta(microseconds=1) if changed_at else 0:018}"
+def sequence_number(seen: Presence) -> str:
+    """Return a version that sorts as text: it grows with every event, and between two events with time's own changes.
+
+    "A", then the microseconds since 1970 of the newest event and of the latest moment at which time alone changed the
+    presence, 16 digits each. One number would not do: an event and an expiry can fall on the same microsecond.
+    """
+    return f"A{_microseconds(seen.recorded_at)}{_microseconds(seen.turned_at)}"
+
+
+def _microseconds(moment: datetime | None) -> str:
+    return f"{(moment - EPOCH) // timedelta(microseconds=1) if moment else 0:016}"

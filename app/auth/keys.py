@@ -32,9 +32,6 @@ TENANT = "{tenantid}"
 KEY_BITS = range(2048, 8192 + 1)
 """Shorter is weak; longer costs more CPU per token than a stranger may spend."""
 
-MOST_KEY_SETS = 100
-"""How many tenants' key sets a directory holds when every tenant is served."""
-
 
 class KeysUnavailable(Exception):
     """Nobody can tell now whether a key is the issuer's; ask again after `retry_after_seconds`."""
@@ -137,7 +134,7 @@ class KeySet:
             key = self.current(kid)
             stale = self._monotonic() - self._known.fetched_at > self._max_stale
             if key is None and (self._failed or self._ended < awaited or stale):
-                raise KeysUnavailable(max(1, math.ceil(self._due_in())))
+                raise KeysUnavailable(math.ceil(max(1, self._attempted_at + self._cooldown - self._monotonic())))
             return key
 
     def _due_in(self) -> float:
@@ -195,7 +192,7 @@ class KeyDirectory:
     `key_set` makes a key set from its fetch: `partial(KeySet, refresh=...)` brings other times.
 
     Raises:
-        ValueError: keys must not be read from `location`.
+        ValueError: keys must not be read from `location`, or it names the tenant and any is served.
     """
 
     def __init__(
@@ -206,28 +203,15 @@ class KeyDirectory:
         key_set: Callable[[Callable[[], Mapping[str, object]]], KeySet] = KeySet,
     ) -> None:
         check_location(location)
+        if TENANT in location and tenants is None:
+            raise ValueError(f"signing keys at {location} want a list of the tenants served")
         self._location = location
-        self._most = MOST_KEY_SETS if tenants is None else max(1, len(tenants))
-        self._make = key_set
-        self._sets: dict[str, KeySet] = {}
-        self._lock = threading.Lock()
+        places = {location.replace(TENANT, tenant_id) for tenant_id in tenants or ("",)}
+        self._sets = {place: key_set(partial(fetch_jwks, place)) for place in places}
 
     def for_tenant(self, tenant_id: str) -> KeySet:
-        """Return the key set for a tenant that is served.
-
-        Raises:
-            KeysUnavailable: there are as many key sets as there may be.
-        """
-        location = self._location.replace(TENANT, tenant_id)
-        found = self._sets.get(location)
-        if found is not None:
-            return found
-        with self._lock:
-            if location not in self._sets:
-                if len(self._sets) >= self._most:
-                    raise KeysUnavailable(60)
-                self._sets[location] = self._make(partial(fetch_jwks, location))
-            return self._sets[location]
+        """Return the key set for a tenant that is served."""
+        return self._sets[self._location.replace(TENANT, tenant_id)]
 
 
 def usable_keys(document: Mapping[str, object]) -> dict[str, VerificationKey]:

@@ -4,10 +4,14 @@ A mutation is one statement on PostgreSQL (the row is the lock) and a few within
 round trip costs nothing. Both append the same events and return the same rows.
 """
 
+from datetime import datetime, timedelta
+
 from sqlalchemy import (
+    ColumnElement,
     and_,
     bindparam,
     case,
+    cast,
     delete,
     func,
     insert,
@@ -29,8 +33,8 @@ EVENT = PresenceEvent.__table__.c
 TENANT = bindparam("tenant_id", type_=SESSION.tenant_id.type)
 USER = bindparam("user_id", type_=SESSION.user_id.type)
 APP = bindparam("session_id", type_=SESSION.session_id.type)
-AVAILABILITY = bindparam("availability", type_=SESSION.availability.type)
-ACTIVITY = bindparam("activity", type_=SESSION.activity.type)
+AVAILABILITY = cast(bindparam("availability", type_=SESSION.availability.type), SESSION.availability.type)
+ACTIVITY = cast(bindparam("activity", type_=SESSION.activity.type), SESSION.activity.type)
 EXPIRES = bindparam("expires_at", type_=SESSION.expires_at.type)
 REQUEST = bindparam("request_id", type_=EVENT.request_id.type)
 NOW = bindparam("now", type_=SESSION.set_at.type)
@@ -69,17 +73,22 @@ PUT_SESSION = _put.on_conflict_do_update(
 
 # --- PostgreSQL: one statement
 
-_at = func.greatest(NOW, NEWEST.scalar_subquery().op("+")(literal_column("interval '1 microsecond'")))
-"""Now, or just after the user's newest event, should that carry the time of a clock ahead of ours."""
+TICK: ColumnElement[timedelta] = literal_column("interval '1 microsecond'")
+
+
+def _recorded_at(moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    """Return `moment`, or just after the user's newest event if that is later: a user's events never stand still."""
+    return func.greatest(moment, NEWEST.scalar_subquery().op("+")(TICK))
+
 
 _ended = DELETE_LIVE_SESSION.cte("ended")
 _recorded = (
     insert(PresenceEvent)
     .from_select(
         RECORD,
-        select(_at, TENANT, USER, _ended.c.session_id, literal(EventKind.CLEARED, EVENT.kind.type)).add_columns(
-            _ended.c.availability, _ended.c.activity, _ended.c.expires_at, REQUEST
-        ),
+        select(
+            _recorded_at(NOW), TENANT, USER, _ended.c.session_id, literal(EventKind.CLEARED, EVENT.kind.type)
+        ).add_columns(_ended.c.availability, _ended.c.activity, _ended.c.expires_at, REQUEST),
     )
     .cte("recorded")
 )
@@ -107,16 +116,19 @@ _set = (
     .returning(*STATE)
     .cte("put")
 )
+_expired_at = _recorded_at(_before.c.expires_at)
+_after_expiry = select(_expired_at.op("+")(TICK)).where(_before.c.expires_at <= NOW).correlate(None).scalar_subquery()
+"""Just after the end that the same statement records; null when it records none."""
 _recorded = (
     insert(PresenceEvent)
     .from_select(
         RECORD,
         union_all(
-            select(_before.c.expires_at, TENANT, USER, APP, literal(EventKind.EXPIRED, EVENT.kind.type))
+            select(_expired_at, TENANT, USER, APP, literal(EventKind.EXPIRED, EVENT.kind.type))
             .add_columns(_before.c.availability, _before.c.activity, _before.c.expires_at, REQUEST)
             .where(_before.c.expires_at <= NOW),
-            select(_at, TENANT, USER, APP, literal(EventKind.SET, EVENT.kind.type))
-            .add_columns(AVAILABILITY, ACTIVITY, EXPIRES, REQUEST)
+            select(func.greatest(_recorded_at(NOW), _after_expiry), TENANT, USER, APP)
+            .add_columns(literal(EventKind.SET, EVENT.kind.type), AVAILABILITY, ACTIVITY, EXPIRES, REQUEST)
             .select_from(_set.outerjoin(_before, _stands))
             .where(_before.c.session_id.is_(None)),
         ),

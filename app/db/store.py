@@ -93,11 +93,11 @@ class SqliteStore(Store):
             before = found[0] if found else None
             if before and before.expires_at <= now:
                 self._record(connection, key, EventKind.EXPIRED, before, before.expires_at, request_id)
-            stands = before and before.expires_at > now and shown_at(before, now) == shown
+            stands = before and before.expires_at > now and before.shown == shown == shown_at(before, now)
             after = Session(key.session_id, shown, before.changed_at if before and stands else now, now, now + lifetime)
             connection.execute(statements.PUT_SESSION, {**key._asdict(), **_columns(after)})
             if not stands:
-                self._record(connection, key, EventKind.SET, after, self._next_at(connection, key, now), request_id)
+                self._record(connection, key, EventKind.SET, after, now, request_id)
             return [after, *_sessions(connection.execute(statements.READ_OTHER_SESSIONS, key._asdict()))]
 
     @override
@@ -106,8 +106,7 @@ class SqliteStore(Store):
             ended = _sessions(connection.execute(statements.DELETE_LIVE_SESSION, {**key._asdict(), "now": now}))
             if not ended:
                 return None
-            at = self._next_at(connection, key, now)
-            self._record(connection, key, EventKind.CLEARED, ended[0], at, request_id)
+            self._record(connection, key, EventKind.CLEARED, ended[0], now, request_id)
             return _sessions(connection.execute(statements.READ_OTHER_SESSIONS, key._asdict()))
 
     @contextmanager
@@ -121,16 +120,26 @@ class SqliteStore(Store):
                 raise
             connection.exec_driver_sql("COMMIT")
 
-    def _next_at(self, connection: Connection, key: SessionKey, now: datetime) -> datetime:
-        """Return now, or just after the user's newest event, should that carry the time of a clock ahead of ours."""
-        newest = connection.execute(statements.NEWEST, key._asdict()).scalar_one()
-        return max(now, newest + timedelta(microseconds=1)) if newest else now
-
     def _record(
-        self, connection: Connection, key: SessionKey, kind: EventKind, session: Session, at: datetime, request_id: str
+        self,
+        connection: Connection,
+        key: SessionKey,
+        kind: EventKind,
+        session: Session,
+        moment: datetime,
+        request_id: str,
     ) -> None:
-        event = {**key._asdict(), **session.shown._asdict(), "expires_at": session.expires_at}
-        connection.execute(statements.INSERT_EVENT, {**event, "at": at, "kind": kind, "request_id": request_id})
+        """Append an event at `moment`, or just after the user's newest event if that is later."""
+        newest = connection.execute(statements.NEWEST, key._asdict()).scalar_one()
+        event = {
+            **key._asdict(),
+            **session.shown._asdict(),
+            "kind": kind,
+            "at": max(moment, newest + timedelta(microseconds=1)) if newest else moment,
+            "expires_at": session.expires_at,
+            "request_id": request_id,
+        }
+        connection.execute(statements.INSERT_EVENT, event)
 
 
 def make_store(engine: Engine) -> Store:

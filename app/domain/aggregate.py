@@ -16,7 +16,7 @@ class UserState(NamedTuple):
     """All that the store holds about one user's presence."""
 
     sessions: Sequence[Session]
-    """Live or not; those that have expired count for nothing but `changed_at`."""
+    """Live or not; those that have expired count for nothing but `Presence.turned_at`."""
     recorded_at: datetime | None
     """When the newest event about the user was recorded; None when there has been none."""
 
@@ -25,8 +25,10 @@ class Presence(NamedTuple):
     """What everybody sees of a user at one instant."""
 
     shown: Shown
-    changed_at: datetime | None
-    """The latest moment, at or before that instant, at which it may have changed; None for a user never heard of."""
+    recorded_at: datetime | None
+    """When the newest event about the user was recorded; None when there has been none."""
+    turned_at: datetime | None
+    """The latest moment, at or before that instant, at which time alone may have changed it; None: none has."""
 
 
 def fade(shown: Shown, idle: timedelta) -> Shown:
@@ -74,11 +76,9 @@ def aggregate(sessions: Iterable[Session], now: datetime) -> Shown:
 
 
 def presence_of(state: UserState, now: datetime) -> Presence:
-    """Return the user's presence at `now`, and since when it may stand."""
-    moments = [moment for session in state.sessions for moment in turning_points(session) if moment <= now]
-    if state.recorded_at is not None:
-        moments.append(state.recorded_at)
-    return Presence(aggregate(state.sessions, now), max(moments, default=None))
+    """Return the user's presence at `now`, and the two moments that tell this state from every earlier one."""
+    passed = (moment for session in state.sessions for moment in turning_points(session) if moment <= now)
+    return Presence(aggregate(state.sessions, now), state.recorded_at, max(passed, default=None))
 
 
 def turning_points(session: Session) -> list[datetime]:

@@ -12,6 +12,9 @@ from app.auth.keys import TENANT
 from app.auth.tokens import ENTRA_V2_ISSUER
 from app.emulator.keys import SigningKey
 
+ISSUER = ENTRA_V2_ISSUER
+"""What the development issuer calls itself, wherever it runs."""
+
 SERVICE_PRINCIPALS = uuid.UUID("6f1c1d0b-6f1e-4a83-9d5c-0f2f5e3a7b11")
 """The namespace of the object ids that applications get in a tenant."""
 
@@ -22,9 +25,8 @@ def app_only_claims(
     audience: str,
     roles: Sequence[str],
     now: datetime,
-    *,
     lifetime: timedelta = timedelta(hours=1),
-    issuer: str = ENTRA_V2_ISSUER,
+    issuer: str = ISSUER,
 ) -> dict[str, Any]:
     """Return the claims of an application's token. Ids are lower-case GUIDs; `issuer` may hold `{tenantid}`.
 

@@ -1,0 +1,90 @@
+"""The service as it is run: migrated by Alembic, served by gunicorn, ended by a signal."""
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import URL
+
+from app.factory import create_app
+from config import Settings
+from tests.builders import new_id
+from tests.servers import gunicorn, run
+
+TENANT, AUDIENCE = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1", "api://presence"
+
+
+def example(lines: list[str]) -> list[str]:
+    """The lines that the server prints for pasting."""
+    return [line for line in lines if line.startswith(("TOKEN=", "curl "))]
+
+
+def test_the_four_printed_lines_work_as_printed_at_all_three_mounts(make_database: Callable[[], URL]) -> None:
+    url = make_database().render_as_string(hide_password=False)
+    migrated = run("alembic", "upgrade", "head", DATABASE_URL=url)
+    assert migrated.returncode == 0, migrated.stderr
+    with gunicorn(PRESENCE_ENV="development", DATABASE_URL=url) as server:
+        lines = example(server.printed)
+        assert len(lines) == 4
+        for mount in ("/beta", "/v1.0", ""):
+            script = "\n".join(line.replace("/beta", mount) for line in lines)
+            done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+            statuses, read = done.stdout.split("\n")[:2], done.stdout.split("\n")[2]
+            assert statuses == ["200", "200"], done.stdout
+            body = json.loads(read)
+            assert (body["availability"], body["activity"]) == ("Offline", "Offline")
+            assert body["@odata.context"].startswith(f"{server.base}{mount}/$metadata#users(")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, "AUTH_TENANTS"),
+        ({"AUTH_TENANTS": TENANT}, "AUTH_AUDIENCES"),
+        ({"AUTH_AUDIENCES": AUDIENCE}, "AUTH_TENANTS"),
+        ({"AUTH_TENANTS": ",", "AUTH_AUDIENCES": AUDIENCE}, "AUTH_TENANTS"),
+        ({"AUTH_TENANTS": "contoso", "AUTH_AUDIENCES": AUDIENCE}, "AUTH_TENANTS"),
+        ({"PRESENCE_ENV": "staging"}, "PRESENCE_ENV"),
+        ({"PRESENCE_ENV": "development", "PORT": "http"}, "PORT"),
+        ({"PRESENCE_ENV": "development", "DATABASE_URL": "mysql://host/db"}, "DATABASE_URL"),
+    ],
+)
+def test_gunicorn_itself_ends_with_one_line_that_names_the_variable(given: dict[str, str], named: str) -> None:
+    ended = run("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app", **given)
+    assert ended.returncode not in {0, None}
+    said = (ended.stdout + ended.stderr).strip()
+    assert named in said
+    assert len(said.splitlines()) == 1, said
+
+
+def test_production_serves_its_routes_and_no_issuer(make_database: Callable[[], URL]) -> None:
+    settings = Settings(
+        presence_env="production", database_url=make_database(), auth_tenants=(TENANT,), auth_audiences=(AUDIENCE,)
+    )
+    app = create_app(settings)
+    client = app.test_client()
+    for path in ("v2.0/.well-known/openid-configuration", "discovery/v2.0/keys", "discovery/keys"):
+        assert client.get(f"/{TENANT}/{path}").status_code == 404
+    for path in ("oauth2/v2.0/token", "oauth2/token"):
+        assert client.post(f"/{TENANT}/{path}").status_code == 404
+    assert client.get(f"/v1.0/users/{new_id()}/presence").status_code == 401
+    not_ready = client.get("/readyz")
+    assert (not_ready.status_code, not_ready.get_json()["error"]["code"]) == (503, "ServiceUnavailable")
+    assert int(not_ready.headers["Retry-After"]) > 0
+    assert client.get("/healthz").status_code == 200
+    app.extensions["engine"].dispose()
+
+
+def test_a_worker_that_dies_is_replaced_and_the_port_stays(make_database: Callable[[], URL]) -> None:
+    url = make_database().render_as_string(hide_password=False)
+    with gunicorn(PRESENCE_ENV="development", DATABASE_URL=url, WEB_CONCURRENCY="1") as server:
+        pid = int(server.printed[-1].rpartition(" ")[2])
+        os.kill(pid, signal.SIGKILL)
+        server.wait_for("Booting worker")
+        with urllib.request.urlopen(f"{server.base}/healthz", timeout=30) as answer:  # noqa: S310
+            assert answer.status == 200
+    assert server.process.returncode == 0

@@ -1,0 +1,66 @@
+"""What the documents say is what the code does."""
+
+import itertools
+import re
+from pathlib import Path
+
+from flask import Flask
+
+from app.web.errors import ANSWERS
+from config import Settings
+from tests.servers import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def table_under(heading: str, text: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its head."""
+    section = re.split(rf"^#+ {re.escape(heading)}$", text, flags=re.MULTILINE)[1]
+    lines = itertools.dropwhile(lambda line: not line.startswith("|"), section.splitlines())
+    table = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def described_settings() -> list[list[str]]:
+    """Each setting's row, from the field's default and the docstring below it."""
+    source = (ROOT / "config.py").read_text()
+    said = dict(re.findall(r'^    (\w+): .*?\n    """(.+?)"""$', source, flags=re.MULTILINE | re.DOTALL))
+    return [[f"`{name.upper()}`", default(name), said[name]] for name in Settings.model_fields]
+
+
+def default(name: str) -> str:
+    value = Settings.model_fields[name].default
+    if name == "database_url":
+        return "`instance/presence.sqlite3`"
+    if name == "auth_issuers":
+        return "Entra's v1 and v2"
+    if hasattr(value, "total_seconds"):
+        return f"{value.total_seconds():.0f} s"
+    return f"`{value}`" if value not in ((), None) else "none"
+
+
+def test_the_settings_table_is_the_settings_class() -> None:
+    assert table_under("Settings", README) == described_settings()
+
+
+def test_the_route_list_is_the_url_map(flask_app: Flask) -> None:
+    listed = {(method, path.strip("`")) for method, path, *_ in table_under("Routes", README)}
+    served = {
+        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule).replace("user_id", "userId"))
+        for rule in flask_app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if not rule.rule.startswith(("/v1.0/", "/beta/"))
+    }
+    assert listed == served
+
+
+def test_the_error_table_is_the_one_that_answers() -> None:
+    rows = [[str(answer.status.value), f"`{answer.code}`", kind.__name__] for kind, answer in ANSWERS.items()]
+    documented = [row[:3] for row in table_under("Errors", (ROOT / "docs/errors.md").read_text())]
+    assert sorted(documented) == sorted(rows)
+
+
+def test_every_link_of_every_page_leads_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / Path(target)).exists(), f"{page.name} links to {target}"

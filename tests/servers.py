@@ -1,0 +1,90 @@
+"""Servers as users start them: gunicorn in a process of its own."""
+
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+# What a test process hands on to the programs it starts; no setting of the service is among it.
+INHERITED = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "HOME", "COVERAGE", "LANG"))}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the virtual environment to its end."""
+    return subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=ROOT,
+        env={**INHERITED, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Server:
+    """A gunicorn, and what it has printed so far."""
+
+    def __init__(self, base: str, process: subprocess.Popen[str]) -> None:
+        self.base = base
+        self.process = process
+        self.printed: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def wait_for(self, words: str) -> None:
+        """Return once a line with `words` was printed; fail when the server ends before."""
+        while (line := self._lines.get(timeout=60)) is not None:
+            self.printed.append(line)
+            if words in line:
+                return
+        raise AssertionError("\n".join(self.printed))
+
+    def stop(self) -> None:
+        """End the server as an operator does, and read all that it prints until then."""
+        self.process.terminate()
+        self.process.wait(60)
+        while (line := self._lines.get(timeout=60)) is not None:
+            self.printed.append(line)
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as output:
+            for line in output:
+                self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+
+@contextmanager
+def gunicorn(**environment: str) -> Iterator[Server]:
+    """Run gunicorn with these settings on a free port; it listens when this returns."""
+    port = free_port()
+    process = subprocess.Popen(
+        [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"],
+        cwd=ROOT,
+        env={**INHERITED, "PORT": str(port), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    server = Server(f"http://127.0.0.1:{port}", process)
+    try:
+        server.wait_for("Booting worker")
+        yield server
+    finally:
+        server.stop()

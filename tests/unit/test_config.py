@@ -1,0 +1,69 @@
+"""The settings: what is taken, what stops the start, and what is never repeated."""
+
+from datetime import timedelta
+
+import pytest
+
+from config import DatabaseSettings, Settings, SettingsError, load
+
+TENANT = "8FE37D9E-6d4d-4a0c-b4e8-9fb5a6d7e2a1"
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("PRESENCE_ENV", "development")
+    return monkeypatch
+
+
+def test_lists_are_split_trimmed_and_lowered(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AUTH_TENANTS", f" {TENANT} ,, ")
+    environment.setenv("AUTH_AUDIENCES", "api://x, https://y/")
+    settings = load(Settings)
+    assert settings.auth_tenants == (TENANT.lower(),)
+    assert settings.auth_audiences == ("api://x", "https://y/")
+
+
+@pytest.mark.parametrize("written", ["90", "90.0", "PT1M30S", "PT90S"])
+def test_lengths_are_seconds_or_iso_8601(environment: pytest.MonkeyPatch, written: str) -> None:
+    environment.setenv("AUTH_JWKS_REFRESH", written)
+    assert load(Settings).auth_jwks_refresh == timedelta(seconds=90)
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "soon", "P2000D"])
+def test_lengths_that_make_no_sense_stop_the_start(environment: pytest.MonkeyPatch, written: str) -> None:
+    environment.setenv("DATABASE_TIMEOUT", written)
+    with pytest.raises(SettingsError, match=r"^DATABASE_TIMEOUT: "):
+        load(Settings)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgresql_is_spoken_to_with_psycopg_3(environment: pytest.MonkeyPatch, scheme: str) -> None:
+    environment.setenv("DATABASE_URL", f"{scheme}://me:secret@host/presence")
+    assert load(DatabaseSettings).database_url.drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/db", "secret", "postgresql+asyncpg://secret@h/d"],
+)
+def test_a_database_that_cannot_serve_is_refused_without_repeating_it(
+    environment: pytest.MonkeyPatch, written: str
+) -> None:
+    environment.setenv("DATABASE_URL", written)
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL: ") as refused:
+        load(DatabaseSettings)
+    assert "secret" not in str(refused.value)
+
+
+def test_keys_by_tenant_need_the_tenants(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AUTH_JWKS_URI", "https://idp.example/{tenantid}/keys")
+    with pytest.raises(SettingsError, match="AUTH_TENANTS"):
+        load(Settings)
+
+
+def test_a_list_of_no_issuers_stops_the_start(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AUTH_ISSUERS", ",")
+    with pytest.raises(SettingsError, match="AUTH_ISSUERS"):
+        load(Settings)
