@@ -32,8 +32,12 @@ lint: setup
 	$(BIN)/lint-imports
 
 lock: setup
-	for list in requirements requirements-dev; do \
+	for list in requirements requirements-dev requirements-bench; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 			--output-file $$list.txt $$list.in; done
 
+bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for all of it
+	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.txt; }
+	@PYTHONPATH=. $(BIN)/python bench/run.py $(BENCH)

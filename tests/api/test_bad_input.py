@@ -163,15 +163,6 @@ def test_json_is_taken_under_each_of_its_labels(graph: Graph, alice: str, bot: A
     assert_ok(raw(graph, bot, f"/users/{alice}/presence/clearPresence", data, content_type))
 
 
-def test_a_duration_of_null_is_the_default(graph: Graph, clock: Clock, alice: str, bot: Application) -> None:
-    body = {"sessionId": bot.app_id, **GOOD, "expirationDuration": None}
-    assert_ok(graph.post(bot, f"/users/{alice}/presence/setPresence", body))
-    clock.move(minutes=5, microseconds=-1)
-    assert graph.presence_of(alice, bot) == IN_A_CALL
-    clock.move(microseconds=1)
-    assert graph.presence_of(alice, bot) == OFFLINE
-
-
 @pytest.mark.parametrize(
     "content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/jso"]
 )
