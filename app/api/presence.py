@@ -1,52 +1,205 @@
-"""Presence of one user: read it, set the caller's session, clear it."""
+"""Presence: one table of operations, each of which every owner and every mount has."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from flask import Blueprint, g, request
+from flask import Blueprint, Response, g, request
 from flask.typing import ResponseReturnValue
 
-from app.api.schemas import ClearPresence, SetPresence
+from app.api.datetimes import graph_moment
+from app.api.schemas import (
+    MOST_IDS,
+    ClearPresence,
+    Empty,
+    GetPresencesByUserId,
+    SetLocation,
+    SetPresence,
+    SetStatusMessage,
+    SetUserPreferredPresence,
+)
 from app.auth.caller import Caller
 from app.domain.aggregate import Presence
-from app.web.answers import ODATA_JSON, json_answer
+from app.domain.values import WorkLocationType
+from app.services.presence import LOCATIONS, NO_USER, Part
 from app.web.bodies import guid_in_path, read_body
-from app.web.guard import presence, requires_app_role
+from app.web.errors import MeWithoutUser
+from app.web.guard import Access, presence, requires
+from app.web.odata import graph_answer, ids_in_filter, mount_url, number, options, selected
 
 bp = Blueprint("presence", __name__)
 
+READERS = ("Presence.Read.All", "Presence.ReadWrite.All")
+SESSION = Access(roles=("Presence.ReadWrite.All",))
+READ = Access(READERS, own=("Presence.Read", "Presence.ReadWrite"), everybody=("Presence.Read.All",))
+READ_ALL = Access(READERS, everybody=("Presence.Read.All",))
+WRITE_OWN = Access(roles=("Presence.ReadWrite.All",), own=("Presence.ReadWrite",))
+
+OWNERS = {
+    "users": "/users/<user_id>/presence",
+    "me": "/me/presence",
+    "communications": "/communications/presences/<user_id>",
+}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DONE = ("", 200)
+
+UserView = Callable[[Caller, str], ResponseReturnValue]
 
 
-@bp.get("/users/<user_id>/presence")
-@requires_app_role("Presence.Read.All", "Presence.ReadWrite.All")
+def operation(method: str, action: str, access: Access) -> Callable[[UserView], UserView]:
+    """Serve a view on one user's presence under each owner; the view gets the caller and the user's id.
+
+    Whose presence it is stands in the path, but for /me, where the token says it.
+    """
+
+    def serve(view: UserView) -> UserView:
+        def enter(caller: Caller, user_id: str | None = None) -> ResponseReturnValue:
+            if user_id is not None:
+                user_id = guid_in_path("userId", user_id)
+            elif caller.user_id is None:
+                raise MeWithoutUser
+            else:
+                user_id = caller.user_id
+            access.check_user(caller, user_id)
+            return view(caller, user_id)
+
+        enter.__doc__, enter.__name__ = view.__doc__, view.__name__
+        for owner, path in OWNERS.items():
+            bp.add_url_rule(path + action, f"{owner}_{view.__name__}", requires(access)(enter), methods=[method])
+        return view
+
+    return serve
+
+
+@operation("GET", "", READ)
 def get_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Return a user's presence."""
-    user = guid_in_path("userId", user_id)
-    mount = request.url_root + request.path.removeprefix("/").partition("users")[0]
-    body = {
-        "@odata.context": f"{mount}$metadata#users('{user}')/presence/$entity",
-        **resource(user, presence().read(caller.tenant_id, user)),
-    }
-    return json_answer(body, content_type=ODATA_JSON, OData_Version="4.0")
+    names = selected(options("$select", "$expand"), "presence", PROPERTIES)
+    seen = resource(user_id, presence().read(caller.tenant_id, user_id))
+    in_users = "/communications/" not in request.path
+    of = f"users('{user_id}')/presence" if in_users else "communications/presences"
+    if names:
+        return graph_answer(f"{of}({','.join(names)})/$entity", {name: seen[name] for name in names})
+    return graph_answer(f"{of}/$entity", seen)
 
 
-@bp.post("/users/<user_id>/presence/setPresence")
-@requires_app_role("Presence.ReadWrite.All")
+@operation("POST", "/setPresence", SESSION)
 def set_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Set the calling application's presence session for a user."""
     body = read_body(SetPresence)
-    key = caller.session_key(guid_in_path("userId", user_id), body.session_id)
-    presence().set(key, body.shown, body.lifetime, g.request_id)
-    return "", 200
+    presence().set(caller.session_key(user_id, body.session_id), body.shown, body.lifetime, g.request_id)
+    return DONE
 
 
-@bp.post("/users/<user_id>/presence/clearPresence")
-@requires_app_role("Presence.ReadWrite.All")
+@operation("POST", "/clearPresence", SESSION)
 def clear_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
     """End the calling application's presence session for a user."""
     body = read_body(ClearPresence)
-    presence().clear(caller.session_key(guid_in_path("userId", user_id), body.session_id), g.request_id)
-    return "", 200
+    presence().clear(caller.session_key(user_id, body.session_id), g.request_id)
+    return DONE
+
+
+@operation("POST", "/setUserPreferredPresence", WRITE_OWN)
+def set_user_preferred_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
+    """Set what a user shows in place of what the sessions add up to."""
+    body = read_body(SetUserPreferredPresence)
+    presence().prefer(caller.acting_for(user_id), body.shown, body.lifetime, g.request_id)
+    return DONE
+
+
+@operation("POST", "/clearUserPreferredPresence", WRITE_OWN)
+def clear_user_preferred_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
+    """Forget what a user prefers to show."""
+    read_body(Empty)
+    presence().stop_preferring(caller.acting_for(user_id), g.request_id)
+    return DONE
+
+
+@operation("POST", "/setStatusMessage", WRITE_OWN)
+def set_status_message(caller: Caller, user_id: str) -> ResponseReturnValue:
+    """Publish a user's status message, or take it back."""
+    body = read_body(SetStatusMessage).status_message
+    content = body.message.content if body and body.message else None
+    expires_at = body.expiry.moment if body and body.expiry else None
+    presence().say(caller.acting_for(user_id), content or "", expires_at, g.request_id)
+    return DONE
+
+
+@operation("POST", "/setManualLocation", WRITE_OWN)
+def set_manual_location(caller: Caller, user_id: str) -> ResponseReturnValue:
+    """Set where a user works today, as he says himself."""
+    return _locate(caller, user_id, Part.MANUAL_LOCATION)
+
+
+@operation("POST", "/setAutomaticLocation", WRITE_OWN)
+def set_automatic_location(caller: Caller, user_id: str) -> ResponseReturnValue:
+    """Set where a user works today, as something else found out."""
+    return _locate(caller, user_id, Part.AUTOMATIC_LOCATION)
+
+
+@operation("POST", "/clearLocation", WRITE_OWN)
+def clear_location(caller: Caller, user_id: str) -> ResponseReturnValue:
+    """Forget where a user works, from whichever side it came."""
+    read_body(Empty)
+    presence().stop_locating(caller.acting_for(user_id), LOCATIONS, g.request_id)
+    return DONE
+
+
+@operation("POST", "/clearAutomaticLocation", WRITE_OWN)
+def clear_automatic_location(caller: Caller, user_id: str) -> ResponseReturnValue:
+    """Forget where something else found a user to work."""
+    read_body(Empty)
+    presence().stop_locating(caller.acting_for(user_id), (Part.AUTOMATIC_LOCATION,), g.request_id)
+    return DONE
+
+
+def _locate(caller: Caller, user_id: str, layer: Part) -> ResponseReturnValue:
+    body = read_body(SetLocation)
+    where = WorkLocationType(body.work_location_type)
+    presence().locate(caller.acting_for(user_id), layer, where, body.place_id, g.request_id)
+    return DONE
+
+
+@bp.post("/communications/getPresencesByUserId")
+@requires(READ_ALL)
+def get_presences_by_user_id(caller: Caller) -> ResponseReturnValue:
+    """Return the presence of up to 650 users, in the order asked for, each once."""
+    ids = read_body(GetPresencesByUserId).ids
+    found = presence().read_many(caller.tenant_id, ids)
+    context = "Collection(microsoft.graph.presence)"
+    return graph_answer(context, {"value": [resource(user_id, seen) for user_id, seen in found.items()]})
+
+
+@bp.get("/communications/presences")
+@requires(READ_ALL)
+def list_presences(caller: Caller) -> ResponseReturnValue:
+    """Return the presence of the users asked for, or a page of all of whom anything is known."""
+    given = options("$filter", "$select", "$top", "$count", "$skiptoken")
+    names = selected(given, "presence", PROPERTIES) or PROPERTIES
+    most = number(given, "$top", MOST_IDS, MOST_IDS)
+    filtered = ids_in_filter(given)
+    if filtered is None:
+        after = guid_in_path("$skiptoken", given.get("$skiptoken", NO_USER))
+        ids = presence().list_users(caller.tenant_id, after, most)
+        total = presence().count_users(caller.tenant_id) if given.get("$count") == "true" else None
+    else:
+        ids = list(dict.fromkeys(filtered))[:most]
+        total = len(set(filtered)) if given.get("$count") == "true" else None
+    body: dict[str, object] = {} if total is None else {"@odata.count": total}
+    if filtered is None and len(ids) == most:
+        body["@odata.nextLink"] = f"{mount_url()}communications/presences?$top={most}&$skiptoken={ids[-1]}"
+    found = presence().read_many(caller.tenant_id, ids)
+    value = [resource(user_id, seen) for user_id, seen in found.items()]
+    body["value"] = [{name: item[name] for name in names} for item in value]
+    return graph_answer("communications/presences", body)
+
+
+@bp.get("/communications/presences/$count")
+@requires(READ_ALL)
+def count_presences(caller: Caller) -> ResponseReturnValue:
+    """Return of how many users anything is known, as text."""
+    filtered = ids_in_filter(options("$filter"))
+    count = presence().count_users(caller.tenant_id) if filtered is None else len(set(filtered))
+    return Response(str(count), content_type="text/plain")
 
 
 def resource(user_id: str, seen: Presence) -> dict[str, object]:
@@ -57,9 +210,36 @@ def resource(user_id: str, seen: Presence) -> dict[str, object]:
         "activity": seen.shown.activity,
         "outOfOfficeSettings": {"message": None, "isOutOfOffice": False},
         "sequenceNumber": sequence_number(seen),
-        "statusMessage": None,
-        "workLocation": None,
+        "statusMessage": _status_message(seen),
+        "workLocation": {
+            "placeId": seen.location.place_id if seen.location else None,
+            "source": seen.location_source,
+            "workLocationType": seen.location.type if seen.location else WorkLocationType.UNSPECIFIED,
+        },
     }
+
+
+PROPERTIES = (
+    "id",
+    "availability",
+    "activity",
+    "outOfOfficeSettings",
+    "sequenceNumber",
+    "statusMessage",
+    "workLocation",
+)
+
+
+def _status_message(seen: Presence) -> dict[str, object] | None:
+    if seen.message is None:
+        return None
+    said: dict[str, object] = {
+        "message": {"content": seen.message.content, "contentType": "text"},
+        "publishedDateTime": f"{graph_moment(seen.message.published_at)}Z",
+    }
+    if seen.message.expires_at is not None:
+        said["expiryDateTime"] = {"dateTime": graph_moment(seen.message.expires_at), "timeZone": "UTC"}
+    return said
 
 
 def sequence_number(seen: Presence) -> str:

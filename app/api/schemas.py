@@ -1,34 +1,56 @@
 """The bodies of the presence API, as Graph names their members."""
 
-from datetime import timedelta
-from typing import Annotated, Self
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.api.datetimes import utc_moment
 from app.domain.durations import parse_duration
-from app.domain.values import SETTABLE, Shown
+from app.domain.values import PREFERABLE, SETTABLE, Availability, Shown, WorkLocationType
 from app.web.bodies import GraphBody, Guid, sentence
 
 SHORTEST, LONGEST = timedelta(minutes=5), timedelta(hours=4)
 """Source: Graph, "presence: setPresence": expirationDuration is PT5M to PT4H, and PT5M when absent."""
+LONGEST_PREFERRED = timedelta(days=365)
+"""Ours; Graph documents no bound."""
+MOST_IDS = 650
+"""Source: Graph, "cloudCommunications: getPresencesByUserId"."""
+LONGEST_MESSAGE = 280
+"""Teams' own limit, in characters; Graph documents none."""
 
-_SETTABLE = {(shown.availability.lower(), shown.activity.lower()): shown for shown in SETTABLE}
 
-
-def _session_lifetime(value: object) -> timedelta:
+def _duration(value: object) -> timedelta | None:
     if value is None:
-        return SHORTEST
+        return None
     if not isinstance(value, str):
         raise PydanticCustomError("duration", "must be a string with an ISO 8601 duration such as PT1H")
     try:
-        lifetime = parse_duration(value)
+        return parse_duration(value)
     except ValueError:
         rule = "must be an ISO 8601 duration such as PT1H, got {got}"
         raise PydanticCustomError("duration", rule, {"got": f"{value!r:.60}"}) from None
-    if not SHORTEST <= lifetime <= LONGEST:
-        raise sentence("The provided [ExpirationDuration] is out of range. It must be from PT5M to PT4H.")
-    return lifetime
+
+
+def _pair(availability: str, activity: str, allowed: Iterable[Shown]) -> Shown:
+    """Return the pair in Graph's spelling, whatever the case that it was sent in."""
+    for shown in allowed:
+        if (availability.lower(), activity.lower()) == (shown.availability.lower(), shown.activity.lower()):
+            return shown
+    pairs, got = ", ".join(map(str, allowed)), f"{availability:.30}/{activity:.30}"
+    raise sentence(f"[Availability], [Activity]: must be one of {pairs}, got {got!r}.")
+
+
+def _in_range(duration: timedelta, shortest: timedelta, longest: timedelta, said: str) -> timedelta:
+    if not shortest <= duration <= longest:
+        raise sentence(f"The provided [ExpirationDuration] is out of range. It must be {said}.")
+    return duration
+
+
+Duration = Annotated[timedelta | None, BeforeValidator(_duration, json_schema_input_type=str | None)]
+"""ISO 8601 (Edm.Duration), such as PT1H; null or absent: the default."""
 
 
 class ClearPresence(GraphBody):
@@ -43,16 +65,118 @@ class SetPresence(GraphBody):
     session_id: Guid = Field(alias="sessionId")
     availability: str
     activity: str
-    lifetime: Annotated[timedelta, BeforeValidator(_session_lifetime)] = Field(SHORTEST, alias="expirationDuration")
+    expiration_duration: Duration = Field(None, alias="expirationDuration")
 
     @property
     def shown(self) -> Shown:
-        """The pair in Graph's spelling, whatever the case that it was sent in."""
-        return _SETTABLE[self.availability.lower(), self.activity.lower()]
+        """The pair to show."""
+        return _pair(self.availability, self.activity, SETTABLE)
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long the session lasts without a keep-alive."""
+        return self.expiration_duration if self.expiration_duration is not None else SHORTEST
 
     @model_validator(mode="after")
-    def _a_pair_that_can_be_set(self) -> Self:
-        if (self.availability.lower(), self.activity.lower()) not in _SETTABLE:
-            pairs, got = ", ".join(map(str, SETTABLE)), f"{self.availability:.30}/{self.activity:.30}"
-            raise sentence(f"[Availability], [Activity]: must be one of {pairs}, got {got!r}.")
+    def _can_be_set(self) -> Self:
+        _ = self.shown
+        _in_range(self.lifetime, SHORTEST, LONGEST, "from PT5M to PT4H")
         return self
+
+
+class SetUserPreferredPresence(GraphBody):
+    """What a user prefers to show, and for how long."""
+
+    availability: str
+    activity: str
+    expiration_duration: Duration = Field(None, alias="expirationDuration")
+
+    @property
+    def shown(self) -> Shown:
+        """The pair to show."""
+        return _pair(self.availability, self.activity, PREFERABLE)
+
+    @property
+    def lifetime(self) -> timedelta:
+        """How long it counts. Source: Graph, "presence: setUserPreferredPresence", for the defaults."""
+        if self.expiration_duration is not None:
+            return self.expiration_duration
+        brief = self.shown.availability in {Availability.BUSY, Availability.DO_NOT_DISTURB}
+        return timedelta(days=1 if brief else 7)
+
+    @model_validator(mode="after")
+    def _can_be_preferred(self) -> Self:
+        _ = self.shown
+        _in_range(self.lifetime, timedelta(microseconds=1), LONGEST_PREFERRED, "more than PT0S, and at most P365D")
+        return self
+
+
+class Empty(GraphBody):
+    """Nothing: clients send no body, or {}."""
+
+
+class ItemBody(GraphBody):
+    """A text."""
+
+    content: str | None = None
+    content_type: str | None = Field("text", alias="contentType")
+
+    @field_validator("content")
+    @classmethod
+    def _short(cls, content: str | None) -> str | None:
+        if content is not None and len(content) > LONGEST_MESSAGE:
+            raise PydanticCustomError("long", f"must have {LONGEST_MESSAGE} characters at most, got {len(content)}")
+        return content
+
+    @field_validator("content_type")
+    @classmethod
+    def _text(cls, content_type: str | None) -> str | None:
+        if content_type is not None and content_type.lower() != "text":
+            raise PydanticCustomError("type", "must be text, got {got}", {"got": f"{content_type!r:.30}"})
+        return content_type
+
+
+class DateTimeTimeZone(GraphBody):
+    """A local time and its zone."""
+
+    date_time: str = Field(alias="dateTime")
+    time_zone: str | None = Field(None, alias="timeZone")
+
+    @property
+    def moment(self) -> datetime:
+        """The moment that the two name."""
+        return utc_moment(self.date_time, self.time_zone)
+
+    @model_validator(mode="after")
+    def _a_moment(self) -> Self:
+        try:
+            _ = self.moment
+        except ValueError as error:
+            raise PydanticCustomError("moment", "{why}", {"why": str(error)}) from None
+        return self
+
+
+class StatusMessageBody(GraphBody):
+    """A user's status message; without content it takes the last one back."""
+
+    message: ItemBody | None = None
+    expiry: DateTimeTimeZone | None = Field(None, alias="expiryDateTime")
+
+
+class SetStatusMessage(GraphBody):
+    """The status message to publish; null takes the last one back."""
+
+    status_message: StatusMessageBody | None = Field(alias="statusMessage")
+
+
+class SetLocation(GraphBody):
+    """Where a user works today."""
+
+    work_location_type: Literal[*(kind.value for kind in WorkLocationType)] = Field(alias="workLocationType")  # type: ignore[valid-type]
+    place_id: str | None = Field(None, alias="placeId", max_length=256)
+
+
+class GetPresencesByUserId(GraphBody):
+    """Whose presence to return."""
+
+    ids: list[Guid] = Field(max_length=MOST_IDS)

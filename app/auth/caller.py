@@ -24,6 +24,10 @@ class Caller:
     user_id: str | None = None
     """`oid` of the signed-in user; None when app_only."""
 
+    def acting_for(self, user_id: str) -> SessionKey:
+        """Return who acts on whom: the caller's tenant and application, and a user of that tenant."""
+        return SessionKey(self.tenant_id, user_id, self.app_id)
+
     def session_key(self, user_id: str, session_id: str) -> SessionKey:
         """Return the key of the caller's own session for a user.
 
@@ -32,4 +36,4 @@ class Caller:
         """
         if session_id != self.app_id:
             raise ForeignSession(session_id)
-        return SessionKey(self.tenant_id, user_id, session_id)
+        return self.acting_for(user_id)

@@ -4,11 +4,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Enum, Identity, Index, Integer, MetaData
+from sqlalchemy import BigInteger, CheckConstraint, Enum, Identity, Index, Integer, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.db.types import GuidColumn, UtcColumn
-from app.domain.values import Activity, Availability, EventKind
+from app.domain.values import Activity, Availability, EventKind, WorkLocationType
 
 Guid = Annotated[str, mapped_column(GuidColumn)]
 
@@ -65,10 +65,36 @@ class PresenceSession(Base):
     expires_at: Mapped[datetime]
 
 
-class PresenceEvent(Base):
-    """What happened to a session, in the order of `id`: appended, trimmed by age, never changed.
+class PresenceUser(Base):
+    """What is said of a user apart from sessions: each column group is null, or counts until its own expiry."""
 
-    `availability` and `activity` are what the session had been set to: by this event, or until it.
+    __tablename__ = "presence_user"
+
+    tenant_id: Mapped[Guid] = mapped_column(primary_key=True)
+    user_id: Mapped[Guid] = mapped_column(primary_key=True)
+    preferred_availability: Mapped[Availability | None] = mapped_column(
+        _text_enum(Availability, "preferred_availability")
+    )
+    preferred_activity: Mapped[Activity | None] = mapped_column(_text_enum(Activity, "preferred_activity"))
+    preferred_expires_at: Mapped[datetime | None]
+    message: Mapped[str | None] = mapped_column(Text)
+    message_published_at: Mapped[datetime | None]
+    message_expires_at: Mapped[datetime | None]
+    manual_location: Mapped[WorkLocationType | None] = mapped_column(_text_enum(WorkLocationType, "manual_location"))
+    manual_place_id: Mapped[str | None] = mapped_column(Text)
+    manual_expires_at: Mapped[datetime | None]
+    automatic_location: Mapped[WorkLocationType | None] = mapped_column(
+        _text_enum(WorkLocationType, "automatic_location")
+    )
+    automatic_place_id: Mapped[str | None] = mapped_column(Text)
+    automatic_expires_at: Mapped[datetime | None]
+
+
+class PresenceEvent(Base):
+    """What happened to a user's presence, in the order of `id`: appended, trimmed by age, never changed.
+
+    `session_id` is the application that acted. `availability` and `activity` are what the session or the preference
+    had been set to, by this event or until it; they are null when the event is about something else.
     """
 
     __tablename__ = "presence_event"
@@ -85,7 +111,7 @@ class PresenceEvent(Base):
     user_id: Mapped[Guid]
     session_id: Mapped[Guid]
     kind: Mapped[EventKind]
-    availability: Mapped[Availability]
-    activity: Mapped[Activity]
-    expires_at: Mapped[datetime]
+    availability: Mapped[Availability | None]
+    activity: Mapped[Activity | None]
+    expires_at: Mapped[datetime | None]
     request_id: Mapped[Guid | None]

@@ -5,9 +5,17 @@ round trip costs nothing. Both append the same events and return the same rows.
 """
 
 from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
+    FromClause,
+    Insert,
+    Integer,
+    Select,
+    String,
     and_,
     bindparam,
     case,
@@ -17,18 +25,22 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    null,
     or_,
     select,
     true,
+    union,
     union_all,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.db.models import PresenceEvent, PresenceSession
+from app.db.models import PresenceEvent, PresenceSession, PresenceUser
 from app.domain.values import Availability, EventKind
 
 SESSION = PresenceSession.__table__.c
 EVENT = PresenceEvent.__table__.c
+SAID = PresenceUser.__table__.c
 
 TENANT = bindparam("tenant_id", type_=SESSION.tenant_id.type)
 USER = bindparam("user_id", type_=SESSION.user_id.type)
@@ -36,6 +48,7 @@ APP = bindparam("session_id", type_=SESSION.session_id.type)
 AVAILABILITY = cast(bindparam("availability", type_=SESSION.availability.type), SESSION.availability.type)
 ACTIVITY = cast(bindparam("activity", type_=SESSION.activity.type), SESSION.activity.type)
 EXPIRES = bindparam("expires_at", type_=SESSION.expires_at.type)
+KIND = bindparam("kind", type_=EVENT.kind.type)
 REQUEST = bindparam("request_id", type_=EVENT.request_id.type)
 NOW = bindparam("now", type_=SESSION.set_at.type)
 """The request's instant."""
@@ -51,12 +64,82 @@ STATE = tuple(SESSION[name] for name in ("session_id", *SHOWN, "changed_at", "se
 RECORD = ("at", *KEY, "kind", *SHOWN, "expires_at", "request_id")
 
 NEWEST = select(func.max(EVENT.at).label("at")).where(EVENT.tenant_id == TENANT, EVENT.user_id == USER)
+SAID_STATE = tuple(column for column in SAID if not column.primary_key)
 
-_newest = NEWEST.subquery()
-READ_USER = select(_newest.c.at.label("recorded_at"), *STATE).select_from(
-    _newest.outerjoin(PresenceSession.__table__, THIS_USER)
+
+def _read(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
+    """Return the query for all that is known of each user: his newest event, what is said of him, his sessions.
+
+    Always a row for each user; what there is none of is null.
+    """
+    newest = select(func.max(EVENT.at)).where(EVENT.tenant_id == TENANT, EVENT.user_id == user_id).scalar_subquery()
+    said = and_(SAID.tenant_id == TENANT, SAID.user_id == user_id)
+    sessions = and_(SESSION.tenant_id == TENANT, SESSION.user_id == user_id)
+    rows = users.outerjoin(PresenceUser.__table__, said).outerjoin(PresenceSession.__table__, sessions)
+    return select(user_id.label("known_id"), newest.label("recorded_at"), *SAID_STATE, *STATE).select_from(rows)
+
+
+_one = select(USER.label("id")).subquery("one")
+READ_USER = _read(_one, _one.c.id)
+
+_listed = func.json_each(bindparam("user_ids", type_=String)).table_valued("value", name="listed")
+_unnested = (
+    func.unnest(bindparam("user_ids", type_=postgresql.ARRAY(SESSION.user_id.type)))
+    .table_valued("id")
+    .render_derived(name="listed")
 )
-"""All that is known of one user: always a row, its session part null when there is none."""
+READ_USERS = {
+    "sqlite": _read(_listed, _listed.c.value),
+    "postgresql": _read(_unnested, cast(_unnested.c.id, SESSION.user_id.type)),
+}
+"""The same for a list: of JSON on SQLite, an array on PostgreSQL."""
+
+AFTER = bindparam("after", type_=SESSION.user_id.type)
+MOST = bindparam("most", type_=Integer)
+_known = union(
+    select(SESSION.user_id).where(SESSION.tenant_id == TENANT, SESSION.user_id > AFTER),
+    select(SAID.user_id).where(SAID.tenant_id == TENANT, SAID.user_id > AFTER),
+).subquery("known")
+LIST_USERS = select(_known.c.user_id).order_by(_known.c.user_id).limit(MOST).offset(0)
+"""A page of the users of whom there is a session, live or not, or anything said: those after an id, in order."""
+COUNT_USERS = select(func.count()).select_from(_known)
+
+
+# --- What is said of a user: columns that are set and cleared together
+
+
+class Part(Enum):
+    """The parts of presence_user, each with its columns; the first says whether the part is there."""
+
+    PREFERRED = ("preferred_availability", "preferred_activity", "preferred_expires_at")
+    MESSAGE = ("message", "message_published_at", "message_expires_at")
+    MANUAL_LOCATION = ("manual_location", "manual_place_id", "manual_expires_at")
+    AUTOMATIC_LOCATION = ("automatic_location", "automatic_place_id", "automatic_expires_at")
+
+
+OF_TENANT = bindparam("of_tenant_id", type_=SAID.tenant_id.type)
+OF_USER = bindparam("of_user_id", type_=SAID.user_id.type)
+"""An UPDATE takes a parameter that is named like a column for a new value of that column."""
+
+
+def _put(part: Part, insert_into: Any) -> Any:
+    """Return the insert, of either dialect, that sets a part whether or not the user has a row."""
+    put = insert_into(PresenceUser).values(
+        {"tenant_id": TENANT, "user_id": USER, **{name: bindparam(name, type_=SAID[name].type) for name in part.value}}
+    )
+    return put.on_conflict_do_update(index_elements=KEY[:2], set_={name: put.excluded[name] for name in part.value})
+
+
+def _drop(parts: tuple[Part, ...]) -> Any:
+    """Return the update that clears parts, of which one has to be there."""
+    this_user = and_(SAID.tenant_id == OF_TENANT, SAID.user_id == OF_USER)
+    there = or_(*(SAID[part.value[0]].is_not(None) for part in parts))
+    nulls = {name: null() for part in parts for name in part.value}
+    return update(PresenceUser).where(this_user, there).values(nulls).returning(SAID.user_id)
+
+
+LOCATIONS = (Part.MANUAL_LOCATION, Part.AUTOMATIC_LOCATION)
+CLEARABLE: tuple[tuple[Part, ...], ...] = ((Part.PREFERRED,), (Part.MESSAGE,), (Part.AUTOMATIC_LOCATION,), LOCATIONS)
 
 
 # --- SQLite: steps between BEGIN IMMEDIATE and COMMIT
@@ -64,11 +147,15 @@ READ_USER = select(_newest.c.at.label("recorded_at"), *STATE).select_from(
 DELETE_LIVE_SESSION = delete(PresenceSession).where(THIS_SESSION, SESSION.expires_at > NOW).returning(*STATE)
 READ_SESSION = select(*STATE).where(THIS_SESSION)
 READ_OTHER_SESSIONS = select(*STATE).where(OTHER_SESSIONS)
-INSERT_EVENT = insert(PresenceEvent)
-_put = sqlite.insert(PresenceSession)
-PUT_SESSION = _put.on_conflict_do_update(
-    index_elements=KEY, set_={column.name: _put.excluded[column.name] for column in STATE[1:]}
+INSERT_EVENT = insert(PresenceEvent).values({name: bindparam(name, type_=EVENT[name].type) for name in RECORD})
+_replace = sqlite.insert(PresenceSession).values(
+    {column.name: bindparam(column.name, type_=column.type) for column in SESSION}
 )
+PUT_SESSION = _replace.on_conflict_do_update(
+    index_elements=KEY, set_={column.name: _replace.excluded[column.name] for column in STATE[1:]}
+)
+PUT_PART = {part: _put(part, sqlite.insert) for part in Part}
+DROP_PARTS = {parts: _drop(parts) for parts in CLEARABLE}
 
 
 # --- PostgreSQL: one statement
@@ -137,3 +224,13 @@ _recorded = (
 )
 SET_SESSION = union_all(select(*_set.c), select(*STATE).where(OTHER_SESSIONS)).add_cte(_recorded)
 """Set the caller's session. Rows: that session as it is now, and the user's others."""
+
+
+def _record(done: CTE) -> Insert:
+    """Return the statement that makes a change and records it, when it changed anything."""
+    event = select(_recorded_at(NOW), TENANT, USER, APP, KIND).add_columns(AVAILABILITY, ACTIVITY, EXPIRES, REQUEST)
+    return insert(PresenceEvent).from_select(RECORD, event.select_from(done)).add_cte(done)
+
+
+SET_PART = {part: _record(_put(part, postgresql.insert).returning(SAID.user_id).cte("done")) for part in Part}
+CLEAR_PARTS = {parts: _record(_drop(parts).cte("done")) for parts in CLEARABLE}

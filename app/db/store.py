@@ -1,36 +1,81 @@
-"""How a presence session is stored: one transaction a method, whichever the database."""
+"""How presence is stored: one transaction a method, whichever the database."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+import psycopg
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import PoolProxiedConnection
 from typing_extensions import override
 
 from app.db import statements
+from app.db.prepared import Prepared
+from app.db.statements import Part
 from app.domain.aggregate import FADE_STEP, UserState, shown_at
-from app.domain.values import EventKind, Session, SessionKey, Shown
+from app.domain.values import EventKind, Preferred, Session, SessionKey, Shown, StatusMessage, WorkLocation
 
 
 class StoreUnavailable(Exception):
     """The database did not answer in time, or not at all. Whether a write was kept is not known."""
 
 
+class Event(NamedTuple):
+    """What is recorded of a change. `session_id` is the application that acted."""
+
+    tenant_id: str
+    user_id: str
+    session_id: str
+    kind: EventKind
+    now: datetime
+    request_id: str
+    availability: str | None = None
+    activity: str | None = None
+    expires_at: datetime | None = None
+
+
 class Store(ABC):
-    """The sessions and events of all tenants, in one database."""
+    """The presence of all tenants' users, in one database."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._dialect = engine.dialect
+        self._driver = engine.dialect.loaded_dbapi
+        self._read_user = self._prepared(statements.READ_USER)
+        self._read_users = self._prepared(statements.READ_USERS[self._dialect.name])
+        self._list_users = self._prepared(statements.LIST_USERS)
+        self._count_users = self._prepared(statements.COUNT_USERS)
 
     def read_user(self, tenant_id: str, user_id: str) -> UserState:
         """Return all that is known of a user."""
-        with self._connection() as connection:
-            rows = connection.execute(statements.READ_USER, {"tenant_id": tenant_id, "user_id": user_id}).all()
-        return UserState(_sessions(row[1:] for row in rows), rows[0].recorded_at)
+        with self._cursor() as cursor:
+            return _user_state(self._read_user.run(cursor, {"tenant_id": tenant_id, "user_id": user_id}))
+
+    def read_users(self, tenant_id: str, user_ids: Sequence[str]) -> dict[str, UserState]:
+        """Return all that is known of each of some users, in one query; every id is in the result."""
+        named: object = json.dumps(user_ids) if self._dialect.name == "sqlite" else user_ids
+        with self._cursor() as cursor:
+            rows = self._read_users.run(cursor, {"tenant_id": tenant_id, "user_ids": named})
+        rows.sort(key=_known_id)  # the plan of the moment may have mixed them
+        return {user_id: _user_state(list(found)) for user_id, found in groupby(rows, _known_id)}
+
+    def list_users(self, tenant_id: str, after: str, most: int) -> list[str]:
+        """Return the ids, in order, of the next users after one of whom anything is known."""
+        with self._cursor() as cursor:
+            rows = self._list_users.run(cursor, {"tenant_id": tenant_id, "after": after, "most": most})
+        return [user_id for (user_id,) in rows]
+
+    def count_users(self, tenant_id: str, after: str) -> int:
+        """Return how many there are."""
+        with self._cursor() as cursor:
+            ((count,),) = self._count_users.run(cursor, {"tenant_id": tenant_id, "after": after})
+        return int(count)
 
     @abstractmethod
     def set_session(
@@ -42,109 +87,194 @@ class Store(ABC):
     def end_session(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session] | None:
         """End a live session and return those that remain; None when there was none to end."""
 
+    @abstractmethod
+    def set_part(self, part: Part, values: Mapping[str, object], event: Event) -> None:
+        """Set a part of what is said of a user. `values` has each of the part's columns."""
+
+    @abstractmethod
+    def clear_parts(self, parts: tuple[Part, ...], event: Event) -> None:
+        """Clear parts of what is said of a user; when none of them is there, nothing changes or is recorded."""
+
+    def _prepared(self, statement: Any) -> Prepared:
+        return Prepared(statement, self._dialect)
+
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _cursor(self) -> Iterator[Any]:
+        """Lend a cursor on a connection of the pool, which commits each statement by itself.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or not in time.
+        """
         try:
-            with self._engine.connect() as connection:
-                yield connection
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            connection = self._engine.raw_connection()
+        except (PoolTimeoutError, OperationalError, InterfaceError, self._driver.Error) as error:
             raise StoreUnavailable from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        try:
+            cursor = self._open(connection)
+            yield cursor
+            cursor.close()
+        except self._driver.Error as error:
+            if self._dialect.is_disconnect(error, connection.dbapi_connection, None):
+                connection.invalidate(error)
+                self._engine.dispose()  # the others in the pool have lost their server, too
+                raise StoreUnavailable from error
+            if isinstance(error, self._driver.OperationalError | self._driver.InterfaceError):
                 raise StoreUnavailable from error
             raise
+        finally:
+            connection.close()
+
+    def _open(self, connection: PoolProxiedConnection) -> Any:
+        return connection.cursor()
 
 
 class PostgresStore(Store):
     """One statement a mutation, autocommitted: the row is the lock."""
 
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._set_session = self._prepared(statements.SET_SESSION)
+        self._end_session = self._prepared(statements.END_SESSION)
+        self._set_part = {part: self._prepared(it) for part, it in statements.SET_PART.items()}
+        self._clear_parts = {parts: self._prepared(it) for parts, it in statements.CLEAR_PARTS.items()}
+
     @override
     def set_session(
         self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
     ) -> Sequence[Session]:
-        with self._connection() as connection:
-            parameters = {
-                **key._asdict(),
-                **shown._asdict(),
-                "now": now,
-                "faded_if_set_by": now - FADE_STEP,
-                "expires_at": now + lifetime,
-                "request_id": request_id,
-            }
-            return _sessions(connection.execute(statements.SET_SESSION, parameters))
+        parameters = {
+            **key._asdict(),
+            **shown._asdict(),
+            "now": now,
+            "faded_if_set_by": now - FADE_STEP,
+            "expires_at": now + lifetime,
+            "request_id": request_id,
+        }
+        with self._cursor() as cursor:
+            return _sessions(self._set_session.run(cursor, parameters))
 
     @override
     def end_session(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session] | None:
-        with self._connection() as connection:
-            parameters = {**key._asdict(), "now": now, "request_id": request_id}
-            rows = connection.execute(statements.END_SESSION, parameters).all()
+        with self._cursor() as cursor:
+            rows = self._end_session.run(cursor, {**key._asdict(), "now": now, "request_id": request_id})
         return _sessions(rows) if rows else None
+
+    @override
+    def set_part(self, part: Part, values: Mapping[str, object], event: Event) -> None:
+        with self._cursor() as cursor:
+            self._set_part[part].run(cursor, {**event._asdict(), **values})
+
+    @override
+    def clear_parts(self, parts: tuple[Part, ...], event: Event) -> None:
+        with self._cursor() as cursor:
+            self._clear_parts[parts].run(cursor, _of_user(event))
+
+    @override
+    def _open(self, connection: PoolProxiedConnection) -> Any:
+        return psycopg.RawCursor(cast("psycopg.Connection[Any]", connection.driver_connection))
 
 
 class SqliteStore(Store):
     """A few steps under the database's one write lock, taken at the start."""
 
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._read_session = self._prepared(statements.READ_SESSION)
+        self._read_others = self._prepared(statements.READ_OTHER_SESSIONS)
+        self._put_session = self._prepared(statements.PUT_SESSION)
+        self._delete_session = self._prepared(statements.DELETE_LIVE_SESSION)
+        self._newest = self._prepared(statements.NEWEST)
+        self._insert_event = self._prepared(statements.INSERT_EVENT)
+        self._put_part = {part: self._prepared(it) for part, it in statements.PUT_PART.items()}
+        self._drop_parts = {parts: self._prepared(it) for parts, it in statements.DROP_PARTS.items()}
+
     @override
     def set_session(
         self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
     ) -> Sequence[Session]:
-        with self._write() as connection:
-            found = _sessions(connection.execute(statements.READ_SESSION, key._asdict()))
+        with self._write() as cursor:
+            found = _sessions(self._read_session.run(cursor, key._asdict()))
             before = found[0] if found else None
             if before and before.expires_at <= now:
-                self._record(connection, key, EventKind.EXPIRED, before, before.expires_at, request_id)
+                self._record(cursor, _session_event(key, EventKind.EXPIRED, before, before.expires_at, request_id))
             stands = before and before.expires_at > now and before.shown == shown == shown_at(before, now)
             after = Session(key.session_id, shown, before.changed_at if before and stands else now, now, now + lifetime)
-            connection.execute(statements.PUT_SESSION, {**key._asdict(), **_columns(after)})
+            self._put_session.run(cursor, {**key._asdict(), **_columns(after)})
             if not stands:
-                self._record(connection, key, EventKind.SET, after, now, request_id)
-            return [after, *_sessions(connection.execute(statements.READ_OTHER_SESSIONS, key._asdict()))]
+                self._record(cursor, _session_event(key, EventKind.SET, after, now, request_id))
+            return [after, *_sessions(self._read_others.run(cursor, key._asdict()))]
 
     @override
     def end_session(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session] | None:
-        with self._write() as connection:
-            ended = _sessions(connection.execute(statements.DELETE_LIVE_SESSION, {**key._asdict(), "now": now}))
+        with self._write() as cursor:
+            ended = _sessions(self._delete_session.run(cursor, {**key._asdict(), "now": now}))
             if not ended:
                 return None
-            self._record(connection, key, EventKind.CLEARED, ended[0], now, request_id)
-            return _sessions(connection.execute(statements.READ_OTHER_SESSIONS, key._asdict()))
+            self._record(cursor, _session_event(key, EventKind.CLEARED, ended[0], now, request_id))
+            return _sessions(self._read_others.run(cursor, key._asdict()))
+
+    @override
+    def set_part(self, part: Part, values: Mapping[str, object], event: Event) -> None:
+        with self._write() as cursor:
+            self._put_part[part].run(cursor, {**event._asdict(), **values})
+            self._record(cursor, event)
+
+    @override
+    def clear_parts(self, parts: tuple[Part, ...], event: Event) -> None:
+        with self._write() as cursor:
+            if self._drop_parts[parts].run(cursor, _of_user(event)):
+                self._record(cursor, event)
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._connection() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def _write(self) -> Iterator[Any]:
+        with self._cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
             try:
-                yield connection
+                yield cursor
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                cursor.execute("ROLLBACK")
                 raise
-            connection.exec_driver_sql("COMMIT")
+            cursor.execute("COMMIT")
 
-    def _record(
-        self,
-        connection: Connection,
-        key: SessionKey,
-        kind: EventKind,
-        session: Session,
-        moment: datetime,
-        request_id: str,
-    ) -> None:
-        """Append an event at `moment`, or just after the user's newest event if that is later."""
-        newest = connection.execute(statements.NEWEST, key._asdict()).scalar_one()
-        event = {
-            **key._asdict(),
-            **session.shown._asdict(),
-            "kind": kind,
-            "at": max(moment, newest + timedelta(microseconds=1)) if newest else moment,
-            "expires_at": session.expires_at,
-            "request_id": request_id,
-        }
-        connection.execute(statements.INSERT_EVENT, event)
+    def _record(self, cursor: Any, event: Event) -> None:
+        """Append an event at its `now`, or just after the user's newest event if that is later."""
+        ((newest,),) = self._newest.run(cursor, event._asdict())
+        at = max(event.now, newest + timedelta(microseconds=1)) if newest else event.now
+        self._insert_event.run(cursor, {**event._asdict(), "at": at})
 
 
 def make_store(engine: Engine) -> Store:
     """Return the store for the engine's kind of database."""
     return PostgresStore(engine) if engine.dialect.name == "postgresql" else SqliteStore(engine)
+
+
+def _session_event(key: SessionKey, kind: EventKind, session: Session, now: datetime, request_id: str) -> Event:
+    return Event(*key, kind, now, request_id, *session.shown, session.expires_at)
+
+
+def _of_user(event: Event) -> dict[str, object]:
+    return {**event._asdict(), "of_tenant_id": event.tenant_id, "of_user_id": event.user_id}
+
+
+def _known_id(row: Sequence[Any]) -> str:
+    known_id: str = row[0]
+    return known_id
+
+
+def _user_state(rows: Sequence[Sequence[Any]]) -> UserState:
+    """Return one user's rows of a read as what they say: the head is the same in all of them, each has a session."""
+    _, recorded_at, availability, activity, preferred_until, message, published_at, message_until, *rest = rows[0]
+    return UserState(
+        sessions=_sessions(row[HEAD:] for row in rows),
+        recorded_at=recorded_at,
+        preferred=Preferred(Shown(availability, activity), preferred_until) if availability else None,
+        message=StatusMessage(message, published_at, message_until) if message else None,
+        manual_location=WorkLocation(*rest[:3]) if rest[0] else None,
+        automatic_location=WorkLocation(*rest[3:6]) if rest[3] else None,
+    )
+
+
+HEAD = 2 + len(statements.SAID_STATE)
 
 
 def _sessions(rows: Iterable[Sequence[Any]]) -> list[Session]:

@@ -4,7 +4,18 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from app.domain.values import AVAILABLE, AWAY, INACTIVE, OFFLINE, Availability, Session, Shown
+from app.domain.values import (
+    AVAILABLE,
+    AWAY,
+    INACTIVE,
+    OFFLINE,
+    Availability,
+    Preferred,
+    Session,
+    Shown,
+    StatusMessage,
+    WorkLocation,
+)
 
 FADE_STEP = timedelta(minutes=5)
 
@@ -19,12 +30,21 @@ class UserState(NamedTuple):
     """Live or not; those that have expired count for nothing but `Presence.turned_at`."""
     recorded_at: datetime | None
     """When the newest event about the user was recorded; None when there has been none."""
+    preferred: Preferred | None = None
+    message: StatusMessage | None = None
+    manual_location: WorkLocation | None = None
+    automatic_location: WorkLocation | None = None
+    """Each of these, too, live or not."""
 
 
 class Presence(NamedTuple):
     """What everybody sees of a user at one instant."""
 
     shown: Shown
+    message: StatusMessage | None
+    location: WorkLocation | None
+    location_source: str
+    """Source: Graph, "userWorkLocation": manual, automatic, or none."""
     recorded_at: datetime | None
     """When the newest event about the user was recorded; None when there has been none."""
     turned_at: datetime | None
@@ -76,12 +96,33 @@ def aggregate(sessions: Iterable[Session], now: datetime) -> Shown:
 
 
 def presence_of(state: UserState, now: datetime) -> Presence:
-    """Return the user's presence at `now`, and the two moments that tell this state from every earlier one."""
-    passed = (moment for session in state.sessions for moment in turning_points(session) if moment <= now)
-    return Presence(aggregate(state.sessions, now), state.recorded_at, max(passed, default=None))
+    """Return the user's presence at `now`, and the two moments that tell this state from every earlier one.
+
+    A preference shows only while a session is live. Of two work locations the manual one shows.
+    Source: Graph, "manage presence state using the cloud communications API"; "userWorkLocation".
+    """
+    shown = aggregate(state.sessions, now)
+    if shown != OFFLINE and state.preferred is not None and state.preferred.expires_at > now:
+        shown = state.preferred.shown
+    message = state.message
+    if message is not None and message.expires_at is not None and message.expires_at <= now:
+        message = None
+    location, source = None, "none"
+    for layer, name in ((state.automatic_location, "automatic"), (state.manual_location, "manual")):
+        if layer is not None and layer.expires_at > now:
+            location, source = layer, name
+    passed = (moment for moment in turning_points(state) if moment <= now)
+    return Presence(shown, message, location, source, state.recorded_at, max(passed, default=None))
 
 
-def turning_points(session: Session) -> list[datetime]:
+def turning_points(state: UserState) -> list[datetime]:
+    """Return the moments at which time alone changes what the user shows: fades, and ends."""
+    others = (state.preferred, state.message, state.manual_location, state.automatic_location)
+    ends = [other.expires_at for other in others if other is not None and other.expires_at is not None]
+    return [moment for session in state.sessions for moment in session_turning_points(session)] + ends
+
+
+def session_turning_points(session: Session) -> list[datetime]:
     """Return the moments at which time alone changes what a session shows: its fades, and its end."""
     fades = [session.set_at + FADE_STEP, session.set_at + 2 * FADE_STEP] if session.shown == AVAILABLE else []
     return [moment for moment in fades if moment < session.expires_at] + [session.expires_at]

@@ -62,16 +62,43 @@ IN_A_CONFERENCE_CALL = Shown(Availability.BUSY, Activity.IN_A_CONFERENCE_CALL)
 PRESENTING = Shown(Availability.DO_NOT_DISTURB, Activity.PRESENTING)
 OFFLINE = Shown(Availability.OFFLINE, Activity.OFFLINE)
 
+BUSY = Shown(Availability.BUSY, Activity.BUSY)
+DO_NOT_DISTURB = Shown(Availability.DO_NOT_DISTURB, Activity.DO_NOT_DISTURB)
+BE_RIGHT_BACK = Shown(Availability.BE_RIGHT_BACK, Activity.BE_RIGHT_BACK)
+OFF_WORK = Shown(Availability.OFFLINE, Activity.OFF_WORK)
+
 SETTABLE = (AVAILABLE, IN_A_CALL, IN_A_CONFERENCE_CALL, AWAY, PRESENTING)
 """What an application may show in its session. Source: Graph, "presence: setPresence"."""
 
 
+class WorkLocationType(StrEnum):
+    """Where a user works. Source: Graph, "workLocationType"."""
+
+    UNSPECIFIED = "unspecified"
+    OFFICE = "office"
+    REMOTE = "remote"
+    TIME_OFF = "timeOff"
+
+
 class EventKind(StrEnum):
-    """What can happen to a session, as the history tells it."""
+    """What can happen to a user's presence, as the history tells it. The first three are about a session."""
 
     SET = "set"
     CLEARED = "cleared"
     EXPIRED = "expired"
+    PREFERRED_SET = "preferredSet"
+    PREFERRED_CLEARED = "preferredCleared"
+    PREFERRED_EXPIRED = "preferredExpired"
+    MESSAGE_SET = "messageSet"
+    MESSAGE_CLEARED = "messageCleared"
+    MESSAGE_EXPIRED = "messageExpired"
+    LOCATION_SET = "locationSet"
+    LOCATION_CLEARED = "locationCleared"
+    LOCATION_EXPIRED = "locationExpired"
+
+
+PREFERABLE = (AVAILABLE, BUSY, DO_NOT_DISTURB, BE_RIGHT_BACK, AWAY, OFF_WORK)
+"""What a user may prefer to show. Source: Graph, "presence: setUserPreferredPresence"."""
 
 
 class SessionKey(NamedTuple):
@@ -91,4 +118,28 @@ class Session(NamedTuple):
     """When what it shows was last set to something else."""
     set_at: datetime
     """When it was last set, keep-alives included: fading counts from here."""
+    expires_at: datetime
+
+
+class Preferred(NamedTuple):
+    """What a user prefers to show, in place of what the sessions add up to, while one of them is live."""
+
+    shown: Shown
+    expires_at: datetime
+
+
+class StatusMessage(NamedTuple):
+    """What a user tells those who look; it is there whether or not a session is."""
+
+    content: str
+    published_at: datetime
+    expires_at: datetime | None
+    """None: never."""
+
+
+class WorkLocation(NamedTuple):
+    """Where a user works until `expires_at`."""
+
+    type: WorkLocationType
+    place_id: str | None
     expires_at: datetime

@@ -40,7 +40,7 @@ Body = TypeVar("Body", bound=GraphBody)
 
 
 def read_body(model: type[Body]) -> Body:
-    """Return the request's body as `model`.
+    """Return the request's body as `model`. Clients that have nothing to say send no body, which is {} here.
 
     Raises:
         WrongMediaType: there is a body, and it is not labelled application/json, or compressed.
@@ -53,7 +53,7 @@ def read_body(model: type[Body]) -> Body:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise WrongMediaType("Content-Encoding must be identity: send the body as it is.")
     try:
-        return model.model_validate(_parse(text))
+        return model.model_validate(_parse(text or b"{}"))
     except ValidationError as error:
         raise InvalidArgument(" ".join(map(_say, error.errors(include_url=False)))) from None
 

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from app.auth.caller import ForeignSession
 from app.auth.keys import KeysUnavailable
 from app.auth.tokens import InvalidToken
-from app.services.presence import SessionNotFound, StoreUnavailable
+from app.services.presence import ExpiryPassed, SessionNotFound, StoreUnavailable
 from app.web.answers import json_answer
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,18 @@ class PermissionMissing(Exception):
     """The token is good but does not allow this."""
 
 
+class InvalidQuery(Exception):
+    """A query option is unknown here, or is not what it must be; the message names it."""
+
+
+class NotAcceptable(Exception):
+    """The caller accepts nothing that can be served."""
+
+
+class MeWithoutUser(Exception):
+    """/me was asked for with a token that no user signed in for."""
+
+
 class NotReady(Exception):
     """The database cannot serve this code now."""
 
@@ -50,6 +62,13 @@ ANSWERS: dict[type[Exception], Answer] = {
     InvalidArgument: Answer(HTTPStatus.BAD_REQUEST, "InvalidArgument"),
     MalformedBody: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
     HTTPException: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    InvalidQuery: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    MeWithoutUser: Answer(
+        HTTPStatus.BAD_REQUEST, "BadRequest", "/me request is only valid with delegated authentication flow."
+    ),
+    ExpiryPassed: Answer(
+        HTTPStatus.BAD_REQUEST, "InvalidArgument", "[StatusMessage.ExpiryDateTime]: must be in the future."
+    ),
     InvalidToken: Answer(HTTPStatus.UNAUTHORIZED, "InvalidAuthenticationToken"),
     PermissionMissing: Answer(HTTPStatus.FORBIDDEN, "Forbidden"),
     ForeignSession: Answer(
@@ -67,6 +86,7 @@ ANSWERS: dict[type[Exception], Answer] = {
         "RequestEntityTooLarge",
         "The request body must be {max_bytes} bytes or less.",
     ),
+    NotAcceptable: Answer(HTTPStatus.NOT_ACCEPTABLE, "NotAcceptable"),
     WrongMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
     Exception: Answer(
         HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError", "The server failed to answer; its log tells more."

@@ -38,23 +38,47 @@ def presence() -> PresenceService:
     return _wiring().presence
 
 
-def requires_app_role(*roles: str) -> Callable[[View], View]:
-    """Let an application pass that holds one of `roles`, and hand its Caller to the view.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may do a thing. Source: Graph, "permissions reference", "Presence permissions"."""
 
-    A delegated token is refused whatever it holds. Source: Graph, "presence: clearPresence", "Permissions".
-    """
+    roles: tuple[str, ...]
+    """An application needs one of these (`roles`)."""
+    own: tuple[str, ...] = ()
+    """A signed-in user needs one of these (`scp`), for what is his own."""
+    everybody: tuple[str, ...] = ()
+    """A signed-in user needs one of these for what is anybody's."""
+
+    def check(self, caller: Caller) -> None:
+        """Raise PermissionMissing unless the caller may do the thing to anybody at all."""
+        held, wanted = (caller.roles, self.roles) if caller.app_only else (caller.scopes, self.own + self.everybody)
+        if not held.isdisjoint(wanted):
+            return
+        if not wanted:
+            raise PermissionMissing("Delegated tokens are not supported here: use an application's own token.")
+        raise PermissionMissing(f"The token's {'roles' if caller.app_only else 'scp'} must contain {_any(wanted)}.")
+
+    def check_user(self, caller: Caller, user_id: str) -> None:
+        """Raise PermissionMissing when a signed-in user may do the thing to himself only, and this is another."""
+        if not caller.app_only and user_id != caller.user_id and caller.scopes.isdisjoint(self.everybody):
+            if not self.everybody:
+                raise PermissionMissing("Cannot set the presence of another user.")
+            raise PermissionMissing(
+                f"The token's scp must contain {_any(self.everybody)} to read another user's presence."
+            )
+
+
+def requires(access: Access) -> Callable[[View], View]:
+    """Let a caller pass whom `access` allows the thing, and hand the Caller to the view."""
 
     def guarded(view: View) -> View:
         @wraps(view)
         def enter(**path: Any) -> ResponseReturnValue:
             caller = _caller()
-            if not caller.app_only:
-                raise PermissionMissing("Delegated tokens are not supported here: use an application's own token.")
-            if caller.roles.isdisjoint(roles):
-                raise PermissionMissing(f"The token's roles must contain {' or '.join(roles)}.")
+            access.check(caller)
             return view(caller, **path)
 
-        return _declare(enter, " | ".join(roles))
+        return _declare(enter, access)
 
     return guarded
 
@@ -64,7 +88,11 @@ def public(view: View) -> View:
     return _declare(view, "public")
 
 
-def _declare(view: View, access: str) -> View:
+def _any(permissions: tuple[str, ...]) -> str:
+    return " or ".join(dict.fromkeys(permissions))
+
+
+def _declare(view: View, access: Access | str) -> View:
     """Note who may pass on the view; a test walks all routes and wants to find it on each."""
     view.access = access  # type: ignore[attr-defined]  # a function takes attributes, but its type cannot say so
     return view

@@ -21,7 +21,12 @@ ACTIVITIES = (
     "Inactive", "InAMeeting", "Offline", "OffWork", "OutOfOffice", "PresenceUnknown", "Presenting",
     "UrgentInterruptionsOnly",
 )  # fmt: skip
-KINDS = ("set", "cleared", "expired")
+KINDS = (
+    "set", "cleared", "expired",
+    "preferredSet", "preferredCleared", "preferredExpired",
+    "messageSet", "messageCleared", "messageExpired",
+    "locationSet", "locationCleared", "locationExpired",
+)  # fmt: skip
 
 # The clock of each database, `ago` earlier, in the form in which its columns hold a moment.
 NOW = {
@@ -34,8 +39,8 @@ FADED_IF_SET_BY = {
 }
 
 # The rules of app/domain/aggregate.py, in SQL; a property test holds the two against each other.
-PRESENCE_NOW = """
-CREATE VIEW presence_now AS
+PRESENCE_SESSION_NOW = """
+CREATE VIEW presence_session_now AS
 WITH faded AS (
     SELECT tenant_id, user_id, session_id, changed_at, expires_at,
         expires_at > {now} AS live,
@@ -116,9 +121,9 @@ def upgrade() -> None:
         sa.Column("user_id", guid(), nullable=False),
         sa.Column("session_id", guid(), nullable=False),
         sa.Column("kind", one_of("kind", KINDS), nullable=False),
-        sa.Column("availability", one_of("availability", AVAILABILITIES), nullable=False),
-        sa.Column("activity", one_of("activity", ACTIVITIES), nullable=False),
-        sa.Column("expires_at", moment(), nullable=False),
+        sa.Column("availability", one_of("availability", AVAILABILITIES), nullable=True),
+        sa.Column("activity", one_of("activity", ACTIVITIES), nullable=True),
+        sa.Column("expires_at", moment(), nullable=True),
         sa.Column("request_id", guid(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_presence_event"),
         sqlite_autoincrement=True,
@@ -126,10 +131,12 @@ def upgrade() -> None:
     op.create_index("ix_presence_event_tenant_id_user_id_at", "presence_event", ["tenant_id", "user_id", "at"])
     kind = op.get_bind().dialect.name
     ago = FADED_IF_SET_BY[kind]
-    op.execute(PRESENCE_NOW.format(now=NOW[kind], inactive=ago.format(minutes=5), away=ago.format(minutes=10)))
+    op.execute(PRESENCE_SESSION_NOW.format(now=NOW[kind], inactive=ago.format(minutes=5), away=ago.format(minutes=10)))
+    op.execute("CREATE VIEW presence_now AS SELECT * FROM presence_session_now")
 
 
 def downgrade() -> None:
     op.execute("DROP VIEW presence_now")
+    op.execute("DROP VIEW presence_session_now")
     op.drop_table("presence_event")
     op.drop_table("presence_session")

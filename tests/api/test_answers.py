@@ -28,7 +28,7 @@ def test_the_read_body_is_graphs(graph: Graph, alice: str, bot: Application) -> 
         "activity": "InACall",
         "outOfOfficeSettings": {"message": None, "isOutOfOffice": False},
         "statusMessage": None,
-        "workLocation": None,
+        "workLocation": {"placeId": None, "source": "none", "workLocationType": "unspecified"},
     }
     assert version == f"A{int(START.timestamp()) * 1_000_000:016}{0:016}"
 

@@ -114,7 +114,7 @@ def test_only_the_five_pairs_can_be_set_in_any_case(graph: Graph, alice: str, bo
 @pytest.mark.parametrize(
     ("data", "code", "words"),
     [
-        (b"", "BadRequest", ["JSON object"]),
+        (b"", "InvalidArgument", ["[SessionId]: The SessionId field is required."]),
         (b"{", "BadRequest", ["JSON object"]),
         (b"not json", "BadRequest", ["JSON object"]),
         (b"[]", "BadRequest", ["JSON object"]),

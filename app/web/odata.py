@@ -1,0 +1,96 @@
+"""OData's query options and media type, as far as they apply to what is served here."""
+
+import re
+from collections.abc import Collection, Mapping
+
+from flask import Response, request
+
+from app.domain.values import DASHED_GUID
+from app.web.answers import ODATA_JSON, json_answer
+from app.web.errors import InvalidQuery, NotAcceptable
+
+JSON_TYPES = {"application/json", "application/*", "*/*"}
+_ID_LIST = re.compile(r"\s*id\s+in\s*\(\s*('[^']*'(?:\s*,\s*'[^']*')*)\s*\)\s*", re.ASCII | re.IGNORECASE)
+_ID_EQUALS = re.compile(r"\s*id\s+eq\s+('[^']*')\s*", re.ASCII | re.IGNORECASE)
+
+
+def mount_url() -> str:
+    """Return where the request's mount begins, with a slash at the end: what `@odata.context` starts with."""
+    mount = re.match(r"/(v1\.0/|beta/)?", request.path, re.IGNORECASE)
+    return request.url_root + (mount[1] or "" if mount else "")
+
+
+def graph_answer(context: str, body: Mapping[str, object]) -> Response:
+    """Return a resource as Graph does: labelled, and under its context unless the caller wants none.
+
+    Raises:
+        NotAcceptable: the caller accepts no JSON.
+    """
+    accept = request.headers.get("Accept", "*/*").lower()
+    if accept != "*/*" and JSON_TYPES.isdisjoint(part.partition(";")[0].strip() for part in accept.split(",")):
+        raise NotAcceptable("The answer is application/json, which the request's Accept leaves out.")
+    bare = "odata.metadata=none" in accept
+    label = ODATA_JSON.replace("minimal", "none") if bare else ODATA_JSON
+    described = body if bare else {"@odata.context": f"{mount_url()}$metadata#{context}", **body}
+    return json_answer(described, content_type=label, OData_Version="4.0")
+
+
+def options(*allowed: str) -> dict[str, str]:
+    """Return the request's query options; what does not begin with a dollar sign is none.
+
+    Raises:
+        InvalidQuery: one is not among `allowed`.
+    """
+    if not request.query_string:
+        return {}
+    given = {name: value for name, value in request.args.items() if name.startswith("$")}
+    for name in given:
+        if name not in allowed:
+            raise InvalidQuery(f"The query option '{name}' is not supported here; {', '.join(allowed)} are.")
+    return given
+
+
+def selected(given: Mapping[str, str], type_name: str, properties: Collection[str]) -> tuple[str, ...]:
+    """Return the properties that `$select` names; none of them: all.
+
+    Raises:
+        InvalidQuery: one is no property of the type. Source: Graph's own words.
+    """
+    names = [name.strip() for option in ("$select", "$expand") for name in given.get(option, "").split(",")]
+    for name in filter(None, names):
+        if name not in properties:
+            raise InvalidQuery(f"Could not find a property named '{name[:60]}' on type 'microsoft.graph.{type_name}'.")
+    return tuple(filter(None, names))
+
+
+def ids_in_filter(given: Mapping[str, str]) -> list[str] | None:
+    """Return the ids of `$filter=id in ('…','…')` or `id eq '…'` in lower case; None without a filter.
+
+    Raises:
+        InvalidQuery: it is another filter, or an id is no GUID.
+    """
+    text = given.get("$filter")
+    if text is None:
+        return None
+    match = _ID_LIST.fullmatch(text) or _ID_EQUALS.fullmatch(text)
+    if match is None:
+        raise InvalidQuery("$filter must be id in ('…','…') or id eq '…'.")
+    ids = re.findall(r"'([^']*)'", match[1])
+    for one in ids:
+        if not DASHED_GUID.fullmatch(one):
+            raise InvalidQuery(f"$filter: every id must be a GUID, got {one!r:.60}.")
+    return [one.lower() for one in ids]
+
+
+def number(given: Mapping[str, str], option: str, default: int, most: int) -> int:
+    """Return an option that is a number of at least 1; one above `most` counts as `most`.
+
+    Raises:
+        InvalidQuery: it is no such number.
+    """
+    text = given.get(option)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) < 1:
+        raise InvalidQuery(f"{option} must be a number of at least 1, got {text!r:.30}.")
+    return min(int(text), most)
