@@ -4,9 +4,13 @@ import re
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
+from uuid import UUID, uuid5
 
 DASHED_GUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}", re.ASCII)
 """A GUID as Graph writes it; braces, `urn:` and missing dashes are not."""
+
+DERIVED_USERS = UUID("3d2f9a64-0b7e-4c55-8f7a-1e6c9b52d0a8")
+"""The namespace of the ids that users without a directory entry get. A new one would give all of them new ids."""
 
 
 class Availability(StrEnum):
@@ -143,3 +147,13 @@ class WorkLocation(NamedTuple):
     type: WorkLocationType
     place_id: str | None
     expires_at: datetime
+
+
+def derived_user_id(tenant_id: str, user_principal_name: str) -> str:
+    """Return the id, in lower case, of a user whom no directory knows: the same in every process and letter case.
+
+    A name that is a GUID is itself the id; any other makes one together with its tenant (UUID version 5).
+    """
+    if DASHED_GUID.fullmatch(user_principal_name):
+        return user_principal_name.lower()
+    return str(uuid5(DERIVED_USERS, f"{tenant_id}/{user_principal_name}".lower()))
