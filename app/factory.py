@@ -14,6 +14,7 @@ from app.db.engine import make_engine
 from app.db.schema import SchemaCheck
 from app.db.store import make_store
 from app.emulator import issuer
+from app.emulator.grants import DEVELOPMENT_TENANT, Issuer
 from app.emulator.keys import SigningKey, load_or_make_key
 from app.services.presence import Clock, PresenceService
 from app.web import errors, guard
@@ -58,7 +59,8 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
         app.register_blueprint(presence_api.bp, name=name, url_prefix=prefix)
     if settings.is_development:
         audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
-        app.register_blueprint(issuer.blueprint(_signing_key, audience, clock))
+        home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
+        app.register_blueprint(issuer.blueprint(Issuer(_signing_key, audience, home_tenant_id, clock)))
     return app
 
 

@@ -1,49 +1,40 @@
-"""A token issuer as Entra ID is one, for development: it believes every application and every secret."""
+"""A token issuer as Entra ID is one, for development: its endpoints, discovery document and pages."""
 
-from collections.abc import Callable
-from datetime import timedelta
+import base64
+import hashlib
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g, make_response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
 from app.auth.tokens import ENTRA_V2_ISSUER
-from app.domain.values import DASHED_GUID
-from app.emulator.keys import SigningKey
-from app.emulator.tokens import app_only_claims, mint
-from app.services.presence import Clock
+from app.emulator.grants import (
+    ANY_TENANT,
+    MAX_NAME_LENGTH,
+    OIDC_SCOPES,
+    RESPONSE_MODES,
+    Issuer,
+    Refused,
+    Reply,
+    user_name,
+    web_address,
+)
 from app.web.answers import json_answer
 from app.web.guard import public
 
-LIFETIME = timedelta(hours=1)
-DEFAULT_ROLES = ["Presence.ReadWrite.All"]
-ANY_TENANT = frozenset({"common", "organizations", "consumers"})
+SUBMIT = "document.forms[0].submit()"
+SUBMIT_HASH = base64.b64encode(hashlib.sha256(SUBMIT.encode()).digest()).decode()
+PAGE_POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{SUBMIT_HASH}'; base-uri 'none'"
+
+CLAIMS = "sub iss aud exp iat nbf tid ver azp oid name preferred_username nonce roles scp"
 
 
-class Refused(Exception):
-    """A token request that Entra would refuse, with its own number for the reason.
-
-    Source: "Microsoft Entra authentication and authorization error codes".
-    """
-
-    def __init__(self, error: str, number: int, text: str) -> None:
-        super().__init__(f"AADSTS{number}: {text}")
-        self.error = error
-        self.number = number
-
-
-class Granted(NamedTuple):
-    """What a token request may have: for which application, with which roles, on the word of which resource."""
-
-    client_id: str
-    roles: list[str]
-
-
-def blueprint(signing_key: Callable[[], SigningKey], audience: str, clock: Clock) -> Blueprint:
-    """Return the issuer's routes. Its tokens carry `audience` whatever scope was asked for."""
-    bp = Blueprint("issuer", __name__)
+def blueprint(issuer: Issuer) -> Blueprint:
+    """Return the issuer's routes."""
+    bp = Blueprint("issuer", __name__, template_folder="templates")
 
     @bp.get("/<tenant>/v2.0/.well-known/openid-configuration")
     @bp.get("/<tenant>/.well-known/openid-configuration")
@@ -57,32 +48,64 @@ def blueprint(signing_key: Callable[[], SigningKey], audience: str, clock: Clock
     @public
     def keys(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # every tenant has the same keys
         """Return the JWKS document."""
-        return signing_key().jwks()
+        return issuer.signing_key().jwks()
 
     @bp.post("/<tenant>/oauth2/v2.0/token")
-    @bp.post("/<tenant>/oauth2/token")
     @public
     def token(tenant: str) -> ResponseReturnValue:
-        """Return an app-only access token (client_credentials), as the v2 or the v1 endpoint answers."""
-        is_v1 = "/v2.0/" not in request.path
-        granted = _judge(tenant, "resource" if is_v1 else "scope")
-        now = clock()
-        claims = app_only_claims(tenant.lower(), granted.client_id, audience, granted.roles, now, lifetime=LIFETIME)
-        seconds = int(LIFETIME.total_seconds()) - 1
-        body: dict[str, object] = {"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds}
-        if is_v1:
-            issued = int(now.timestamp())
-            body = {
-                **{name: str(value) for name, value in body.items()},
-                "expires_on": str(issued + seconds),
-                "not_before": str(issued),
-                "resource": request.form["resource"],
-            }
-        return _answer({**body, "access_token": mint(claims, signing_key())}, HTTPStatus.OK)
+        """Return tokens for client_credentials, password, authorization_code or refresh_token."""
+        return _answer(issuer.tokens(tenant, _form()))
+
+    @bp.post("/<tenant>/oauth2/token")
+    @public
+    def v1_token(tenant: str) -> ResponseReturnValue:
+        """Return an app-only access token (client_credentials), as the v1 endpoint answers."""
+        form = _form()
+        body = issuer.app_token(tenant, form, target="resource")
+        issued_at = int(issuer.clock().timestamp())
+        told = {
+            **body,
+            "expires_on": issued_at + int(str(body["expires_in"])),
+            "not_before": issued_at,
+            "resource": form["resource"],
+        }
+        return _answer({name: str(value) for name, value in told.items()})
+
+    @bp.route("/<tenant>/oauth2/v2.0/authorize", methods=["GET", "POST"])
+    @public
+    def authorize(tenant: str) -> ResponseReturnValue:
+        """Ask who signs in, on a page that posts back here, and send the browser to the application with a code.
+
+        `login_hint` fills the page in. `prompt=none` shows no page: `login_hint` is then who signs in, and without
+        one nobody is signed in, since there are no cookies.
+        """
+        query = request.args.to_dict()
+        reply = issuer.reply(tenant, query)
+        try:
+            asked = issuer.asked(tenant, query)
+        except Refused as refusal:
+            return _send(reply, {"error": refusal.error, "error_description": str(refusal)})
+        name = asked.user_name or user_name(request.form.get("username", ""))
+        if name:
+            return _send(reply, {"code": issuer.code(asked._replace(user_name=name))})
+        refused = request.method == "POST"
+        status = HTTPStatus.BAD_REQUEST if refused else HTTPStatus.OK
+        hint = query.get("login_hint", "")
+        return _page("sign_in.html", status, asked=asked, hint=hint, refused=refused, longest=MAX_NAME_LENGTH)
+
+    @bp.get("/<tenant>/oauth2/v2.0/logout")
+    @public
+    def logout(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # there is no session to end in any of them
+        """Send the browser back, or tell it that nobody is signed in."""
+        uri = request.args.get("post_logout_redirect_uri")
+        if uri is None:
+            return Response("Nobody is signed in.\n", content_type="text/plain; charset=utf-8")
+        reply = Reply(web_address("post_logout_redirect_uri", uri), "query", request.args.get("state"))
+        return _send(reply, {})
 
     @bp.errorhandler(Refused)
     def refuse(refusal: Refused) -> ResponseReturnValue:
-        trace, stamp = str(uuid4()), clock().strftime("%Y-%m-%d %H:%M:%SZ")
+        trace, stamp = str(uuid4()), issuer.clock().strftime("%Y-%m-%d %H:%M:%SZ")
         body = {
             "error": refusal.error,
             "error_description": f"{refusal}\r\nTrace ID: {trace}\r\n"
@@ -98,54 +121,60 @@ def blueprint(signing_key: Callable[[], SigningKey], audience: str, clock: Clock
     return bp
 
 
-def _judge(tenant: str, target: str) -> Granted:
-    """Return what the token request in hand may have. `target` is the parameter that names the resource.
-
-    Raises:
-        Refused: it may have nothing.
-    """
-    form, basic = request.form, request.authorization
-    client_id = form.get("client_id") or (basic and basic.username) or ""
-    secret = form.get("client_secret") or form.get("client_assertion") or (basic and basic.password)
-    if not DASHED_GUID.fullmatch(tenant):
-        raise Refused("invalid_request", 900023, f"Tenant '{tenant:.60}' is no GUID: any GUID is a tenant here.")
-    for name, value in (("grant_type", form.get("grant_type")), ("client_id", client_id), (target, form.get(target))):
-        if not value:
-            raise Refused("invalid_request", 900144, f"The request body must contain the parameter '{name}'.")
-    if form["grant_type"] != "client_credentials":
-        raise Refused("unsupported_grant_type", 70003, "The grant_type must be client_credentials.")
-    if not DASHED_GUID.fullmatch(client_id):
-        raise Refused(
-            "unauthorized_client", 700016, f"Application '{client_id:.60}' is no GUID: any GUID will do here."
-        )
-    if not secret:
-        raise Refused("invalid_client", 7000218, "client_secret or client_assertion is missing: any value will do.")
-    if target == "scope" and not form["scope"].endswith("/.default"):
-        raise Refused("invalid_scope", 70011, "The scope must be one resource followed by /.default.")
-    asked = " ".join(form.getlist("roles")).replace(",", " ").split()
-    return Granted(client_id.lower(), asked if "roles" in form else DEFAULT_ROLES)
+def _form() -> dict[str, str]:
+    """Return the fields of a token request, those of its Authorization header included."""
+    basic = request.authorization
+    credentials = {"client_id": basic.username or "", "client_secret": basic.password or ""} if basic else {}
+    return {**credentials, **{name: " ".join(values) for name, values in request.form.lists()}}
 
 
-def _answer(body: dict[str, object], status: HTTPStatus) -> Response:
+def _answer(body: Mapping[str, object], status: HTTPStatus = HTTPStatus.OK) -> Response:
     return json_answer(body, status, Cache_Control="no-store, no-cache", Pragma="no-cache")
+
+
+def _send(reply: Reply, answer: Mapping[str, str]) -> Response:
+    """Send the browser to the application with an answer. Source: OAuth 2.0 Form Post and Multiple Response Types."""
+    told = dict(answer) if reply.state is None else {**answer, "state": reply.state}
+    uri = reply.redirect_uri
+    if reply.response_mode == "form_post":
+        return _page("form_post.html", HTTPStatus.OK, address=uri, answer=told, script=SUBMIT)
+    if told:
+        mark = "#" if reply.response_mode == "fragment" else "&" if "?" in uri else "?"
+        uri += mark + urlencode(told, quote_via=quote)
+    return make_response(redirect(uri, HTTPStatus.SEE_OTHER))
+
+
+def _page(template: str, status: HTTPStatus, **shown: object) -> Response:
+    response = make_response(render_template(template, **shown), status)
+    response.headers["Content-Security-Policy"] = PAGE_POLICY
+    return response
 
 
 def _discovery(tenant: str) -> dict[str, object]:
     here = f"{request.url_root}{tenant}"
     return {
         "token_endpoint": f"{here}/oauth2/v2.0/token",
-        "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
+        "token_endpoint_auth_methods_supported": [
+            "client_secret_post",
+            "private_key_jwt",
+            "client_secret_basic",
+            "none",
+        ],
         "jwks_uri": f"{here}/discovery/v2.0/keys",
-        "response_modes_supported": ["query", "fragment", "form_post"],
+        "response_modes_supported": list(RESPONSE_MODES),
         "subject_types_supported": ["pairwise"],
         "id_token_signing_alg_values_supported": ["RS256"],
-        "response_types_supported": ["code", "id_token", "code id_token", "id_token token"],
-        "scopes_supported": ["openid", "profile", "email", "offline_access"],
-        "issuer": ENTRA_V2_ISSUER.replace("{tenantid}", "{tenantid}" if tenant in ANY_TENANT else tenant.lower()),
+        "response_types_supported": ["code"],
+        "grant_types_supported": ["client_credentials", "password", "authorization_code", "refresh_token"],
+        "code_challenge_methods_supported": ["S256"],
+        "scopes_supported": sorted(OIDC_SCOPES),
+        "issuer": ENTRA_V2_ISSUER.replace(
+            "{tenantid}", "{tenantid}" if tenant.lower() in ANY_TENANT else tenant.lower()
+        ),
         "request_uri_parameter_supported": False,
         "authorization_endpoint": f"{here}/oauth2/v2.0/authorize",
         "end_session_endpoint": f"{here}/oauth2/v2.0/logout",
-        "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nbf", "tid", "ver", "azp", "oid", "roles"],
+        "claims_supported": CLAIMS.split(),
         "tenant_region_scope": None,
         "cloud_instance_name": "localhost",
     }

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
+from app.domain.values import DASHED_GUID, derived_user_id
 from app.factory import create_app
 from config import Settings
 from tests.builders import new_id
-from tests.servers import gunicorn, run
+from tests.servers import ROOT, gunicorn, run
 
 TENANT, AUDIENCE = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1", "api://presence"
 
@@ -38,6 +40,19 @@ def test_the_four_printed_lines_work_as_printed_at_all_three_mounts(make_databas
             body = json.loads(read)
             assert (body["availability"], body["activity"]) == ("Offline", "Offline")
             assert body["@odata.context"].startswith(f"{server.base}{mount}/$metadata#users(")
+
+
+def test_the_readmes_lines_sign_a_user_in_as_printed(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("### Tokens of a user")[2]
+    lines = section.partition("```sh\n")[2].partition("```")[0]
+    url = f"sqlite:///{tmp_path}/presence.sqlite3"
+    assert run("alembic", "upgrade", "head", DATABASE_URL=url).returncode == 0
+    with gunicorn(PRESENCE_ENV="development", DATABASE_URL=url) as server:
+        script = lines.replace("http://127.0.0.1:8000", server.base)
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    tenant = DASHED_GUID.findall("".join(server.printed))[0]  # where the printed example is, too
+    assert json.loads(done.stdout)["id"] == derived_user_id(tenant, "alice@contoso.com")
+    assert tenant in section
 
 
 @pytest.mark.parametrize(
@@ -67,9 +82,10 @@ def test_production_serves_its_routes_and_no_issuer(make_database: Callable[[], 
     )
     app = create_app(settings)
     client = app.test_client()
-    for path in ("v2.0/.well-known/openid-configuration", "discovery/v2.0/keys", "discovery/keys"):
+    opened = ("v2.0/.well-known/openid-configuration", "discovery/v2.0/keys", "discovery/keys")
+    for path in (*opened, "oauth2/v2.0/authorize", "oauth2/v2.0/logout"):
         assert client.get(f"/{TENANT}/{path}").status_code == 404
-    for path in ("oauth2/v2.0/token", "oauth2/token"):
+    for path in ("oauth2/v2.0/token", "oauth2/token", "oauth2/v2.0/authorize"):
         assert client.post(f"/{TENANT}/{path}").status_code == 404
     assert client.get(f"/v1.0/users/{new_id()}/presence").status_code == 401
     not_ready = client.get("/readyz")
