@@ -96,6 +96,8 @@ class Settings(DatabaseSettings):
     """longest wait for a connection, a lock or a statement; then 503"""
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """`NORMAL` is faster, but a power cut may lose the last acknowledged writes"""
+    instance_path: Path = INSTANCE
+    """folder of what a development server keeps: the issuer's key, the emulator's clock and faults"""
     auth_tenants: ListedGuids = ()
     """tenant ids served, comma-separated; required in production, empty in development: any"""
     auth_audiences: Listed = ()

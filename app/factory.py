@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, partial
+from pathlib import Path
 
 from flask import Flask
 
@@ -13,12 +14,15 @@ from app.auth.tokens import TokenVerifier
 from app.db.engine import make_engine
 from app.db.schema import SchemaCheck
 from app.db.store import make_store
-from app.emulator import issuer
+from app.emulator import controls, issuer
+from app.emulator.faults import Faults
 from app.emulator.grants import DEVELOPMENT_TENANT, Issuer
 from app.emulator.keys import SigningKey, load_or_make_key
+from app.emulator.shared import MovableClock, SharedPage
+from app.services.emulation import Emulation
 from app.services.presence import Clock, PresenceService
 from app.web import errors, guard
-from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, INSTANCE, Settings
+from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
 MOUNTS = {"graph": "/", "v1": "/v1.0", "beta": "/beta"}
 MAX_BODY_BYTES = 64 * 1024
@@ -30,8 +34,13 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
-    """Return the WSGI application. It opens no connection and starts no thread until the first request."""
+def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
+    """Return the WSGI application. It opens no connection and starts no thread until the first request.
+
+    Without a clock it takes the machine's; in development one that the emulator's controls move.
+    """
+    page = SharedPage(settings.instance_path / "emulator.page") if settings.is_development else None
+    clock = clock or (MovableClock(page) if page else utc_now)
     app = Flask("app", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
@@ -57,10 +66,15 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Flask:
     app.register_blueprint(health.blueprint(SchemaCheck(engine).fault))
     for name, prefix in MOUNTS.items():
         app.register_blueprint(presence_api.bp, name=name, url_prefix=prefix)
-    if settings.is_development:
+    if page:
         audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
         home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
-        app.register_blueprint(issuer.blueprint(Issuer(_signing_key, audience, home_tenant_id, clock)))
+        signing_key = _signing_key(settings.instance_path)
+        app.register_blueprint(issuer.blueprint(Issuer(signing_key, audience, home_tenant_id, clock)))
+        faults = Faults(page, settings.instance_path / "faults.json")
+        faults.mount(app, exempt=(controls.PATH, "/healthz", "/readyz"))
+        emulation = Emulation(engine)
+        app.register_blueprint(controls.blueprint(MovableClock(page), faults, emulation, wiring.presence))
     return app
 
 
@@ -73,7 +87,8 @@ def _verifier(settings: Settings, clock: Clock) -> TokenVerifier:
         max_stale=settings.auth_jwks_max_stale,
     )
     if settings.is_development and settings.auth_jwks_uri is None:
-        embedded = key_set(lambda: _signing_key().jwks())
+        signing_key = _signing_key(settings.instance_path)
+        embedded = key_set(lambda: signing_key().jwks())
         keys: Callable[[str], KeySet] = lambda _tenant: embedded  # noqa: E731
     else:
         keys = KeyDirectory(settings.auth_jwks_uri or ENTRA_JWKS_URI, tenants=tenants, key_set=key_set).for_tenant
@@ -87,9 +102,9 @@ def _verifier(settings: Settings, clock: Clock) -> TokenVerifier:
 
 
 @cache
-def _signing_key() -> SigningKey:
-    """Return the development issuer's key, which all workers and all restarts share."""
-    return load_or_make_key(INSTANCE / "signing-key.pem")
+def _signing_key(folder: Path) -> Callable[[], SigningKey]:
+    """Return what gives the development issuer's key, which all workers and all restarts share, on first need."""
+    return cache(lambda: load_or_make_key(folder / "signing-key.pem"))
 
 
 def _challenge(settings: Settings) -> str:

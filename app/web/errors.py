@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from app.auth.caller import ForeignSession
 from app.auth.keys import KeysUnavailable
 from app.auth.tokens import InvalidToken
+from app.services.emulation import UnknownSnapshot
 from app.services.presence import ExpiryPassed, SessionNotFound, StoreUnavailable
 from app.web.answers import json_answer
 
@@ -63,6 +64,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     MalformedBody: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
     HTTPException: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
     InvalidQuery: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    UnknownSnapshot: Answer(HTTPStatus.BAD_REQUEST, "InvalidArgument", "[Tables]: must be those of a snapshot."),
     MeWithoutUser: Answer(
         HTTPStatus.BAD_REQUEST, "BadRequest", "/me request is only valid with delegated authentication flow."
     ),

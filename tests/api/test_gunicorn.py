@@ -1,12 +1,15 @@
 """The service as it is run: migrated by Alembic, served by gunicorn, ended by a signal."""
 
+import http.client
 import json
 import os
 import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
@@ -15,7 +18,7 @@ from app.domain.values import DASHED_GUID, derived_user_id
 from app.factory import create_app
 from config import Settings
 from tests.builders import new_id
-from tests.servers import ROOT, gunicorn, run
+from tests.servers import ROOT, Server, gunicorn, run
 
 TENANT, AUDIENCE = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1", "api://presence"
 
@@ -93,6 +96,34 @@ def test_production_serves_its_routes_and_no_issuer(make_database: Callable[[], 
     assert int(not_ready.headers["Retry-After"]) > 0
     assert client.get("/healthz").status_code == 200
     app.extensions["engine"].dispose()
+
+
+def test_two_workers_share_the_clock_and_the_faults_and_can_lose_an_answer(
+    make_database: Callable[[], URL], tmp_path: Path
+) -> None:
+    url = make_database().render_as_string(hide_password=False)
+    run("alembic", "upgrade", "head", DATABASE_URL=url)
+    environment = {"PRESENCE_ENV": "development", "DATABASE_URL": url, "INSTANCE_PATH": str(tmp_path)}
+    with gunicorn(**environment) as server, ThreadPoolExecutor(8) as pool:
+        asked(server, "POST", "/emulator/clock", {"now": "2026-03-02T08:00:00Z", "frozen": True})
+        for moment in ("2026-03-02T08:05:00+00:00", "2026-03-02T08:10:00+00:00"):
+            asked(server, "POST", "/emulator/clock", {"advance": "PT5M"})
+            clocks = [pool.submit(asked, server, "GET", "/emulator/clock") for _ in range(32)]
+            assert {clock.result()["now"] for clock in clocks} == {moment}
+        asked(server, "POST", "/emulator/faults", {"path": "*/token", "loseAnswer": True})
+        with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+            asked(server, "POST", f"/{TENANT}/oauth2/v2.0/token", {})
+        assert asked(server, "GET", "/emulator/faults") == {"value": []}
+
+
+def asked(server: Server, method: str, path: str, body: object = None) -> Any:
+    """Return what one request, on a connection of its own, is answered."""
+    connection = http.client.HTTPConnection(server.base.removeprefix("http://"), timeout=30)
+    data = None if body is None else json.dumps(body)
+    connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+    answer = connection.getresponse().read()
+    connection.close()
+    return json.loads(answer) if answer else None
 
 
 def test_a_worker_that_dies_is_replaced_and_the_port_stays(make_database: Callable[[], URL]) -> None:

@@ -1,0 +1,183 @@
+"""The emulator's controls, under one path: time, data, faults. They exist in development only."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from app.domain.durations import parse_duration
+from app.domain.values import SETTABLE, SessionKey, Shown
+from app.emulator.faults import Fault, Faults
+from app.emulator.shared import MovableClock
+from app.services.emulation import Emulation
+from app.services.presence import PresenceService
+from app.web.answers import json_answer
+from app.web.bodies import GraphBody, Guid, read_body, sentence
+from app.web.guard import public
+
+PATH = "/emulator"
+MOST_BYTES = 64 * 1024 * 1024
+"""Of a seed or a snapshot."""
+
+
+def _length(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    negative = value.startswith("-")
+    try:
+        length = parse_duration(value.removeprefix("-"))
+    except ValueError as error:
+        raise sentence(f"[Advance]: {error}.") from None
+    return -length if negative else length
+
+
+def _utc(value: object) -> object:
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC) if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        raise sentence(f"[Now]: must be a moment such as 2026-03-02T08:00:00Z, got {value!r:.60}.") from None
+
+
+class MoveClock(GraphBody):
+    """How to move the clock: by a length, or to a moment; and whether it then stands still."""
+
+    advance: Annotated[timedelta | None, BeforeValidator(_length, json_schema_input_type=str | None)] = None
+    """ISO 8601, such as PT5M; -PT5M moves it back."""
+    now: Annotated[datetime | None, BeforeValidator(_utc, json_schema_input_type=str | None)] = None
+    frozen: bool | None = None
+    """Absent: as it was."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.advance is not None and self.now is not None:
+            raise sentence("[Advance], [Now]: only one of them can be given.")
+        if not self.model_dump(exclude_none=True):
+            raise sentence("[Advance], [Now], [Frozen]: one of them must be given.")
+        return self
+
+
+class SeedSession(GraphBody):
+    """A session to set, by whichever application in whichever tenant, as that application would have."""
+
+    tenant_id: Guid = Field(alias="tenantId")
+    user_id: Guid = Field(alias="userId")
+    session_id: Guid = Field(alias="sessionId")
+    availability: str
+    activity: str
+    expiration_duration: Annotated[timedelta, BeforeValidator(_length, json_schema_input_type=str)] = Field(
+        timedelta(hours=1), alias="expirationDuration"
+    )
+
+    @property
+    def shown(self) -> Shown:
+        """The pair to show."""
+        return next(shown for shown in SETTABLE if (self.availability, self.activity) == shown)
+
+    @model_validator(mode="after")
+    def _can_be_set(self) -> Self:
+        if (self.availability, self.activity) not in SETTABLE:
+            raise sentence(f"[Availability], [Activity]: must be one of {', '.join(map(str, SETTABLE))}.")
+        return self
+
+
+class Seed(GraphBody):
+    """Sessions to set at once."""
+
+    sessions: list[SeedSession] = Field(min_length=1)
+
+
+class Snapshot(GraphBody):
+    """What GET snapshot returned."""
+
+    now: Annotated[datetime, BeforeValidator(_utc, json_schema_input_type=str)]
+    frozen: bool
+    tables: dict[str, list[dict[str, Any]]]
+
+    @field_validator("tables")
+    @classmethod
+    def _not_empty(cls, tables: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+        if not tables:
+            raise sentence("[Tables]: must be those of a snapshot.")
+        return tables
+
+
+def blueprint(clock: MovableClock, faults: Faults, emulation: Emulation, presence: PresenceService) -> Blueprint:
+    """Return the emulator's routes."""
+    bp = Blueprint("emulator", __name__, url_prefix=PATH)
+
+    def time_now() -> ResponseReturnValue:
+        return {"now": clock().isoformat(), "frozen": clock.frozen}
+
+    @bp.get("/clock")
+    @public
+    def get_clock() -> ResponseReturnValue:
+        """Return the server's time, and whether it stands still."""
+        return time_now()
+
+    @bp.post("/clock")
+    @public
+    def move_clock() -> ResponseReturnValue:
+        """Move the clock of all workers at once: presence and tokens follow."""
+        body = read_body(MoveClock)
+        moment = body.now or clock() + (body.advance or timedelta(0))
+        clock.set(moment, frozen=clock.frozen if body.frozen is None else body.frozen)
+        return time_now()
+
+    @bp.post("/reset")
+    @public
+    def reset() -> ResponseReturnValue:
+        """Forget everything: rows, faults, and the clock's offset."""
+        emulation.reset()
+        faults.clear()
+        clock.reset()
+        return "", 200
+
+    @bp.post("/seed")
+    @public
+    def seed() -> ResponseReturnValue:
+        """Set many sessions; one that makes no sense stops all."""
+        request.max_content_length = MOST_BYTES
+        for session in read_body(Seed).sessions:
+            key = SessionKey(session.tenant_id, session.user_id, session.session_id)
+            presence.set(key, session.shown, session.expiration_duration, key.session_id)
+        return "", 200
+
+    @bp.get("/snapshot")
+    @public
+    def snapshot() -> ResponseReturnValue:
+        """Return all rows and the time, to be restored later."""
+        return json_answer({"now": clock().isoformat(), "frozen": clock.frozen, "tables": emulation.snapshot()})
+
+    @bp.put("/snapshot")
+    @public
+    def restore() -> ResponseReturnValue:
+        """Bring rows and time back to a snapshot."""
+        request.max_content_length = MOST_BYTES
+        body = read_body(Snapshot)
+        emulation.restore(body.tables)
+        clock.set(body.now, frozen=body.frozen)
+        return "", 200
+
+    @bp.get("/faults")
+    @public
+    def list_faults() -> ResponseReturnValue:
+        """Return the faults that are still to come."""
+        return json_answer({"value": faults.waiting()})
+
+    @bp.post("/faults")
+    @public
+    def add_fault() -> ResponseReturnValue:
+        """Let the next requests that match fail."""
+        faults.add(read_body(Fault))
+        return "", 200
+
+    @bp.delete("/faults")
+    @public
+    def clear_faults() -> ResponseReturnValue:
+        """Let no request fail any more."""
+        faults.clear()
+        return "", 200
+
+    return bp
