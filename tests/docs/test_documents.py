@@ -34,6 +34,8 @@ def default(name: str) -> str:
     value = Settings.model_fields[name].default
     if name == "database_url":
         return "`instance/presence.sqlite3`"
+    if name == "instance_path":
+        return "`instance`"
     if name == "auth_issuers":
         return "Entra's v1 and v2"
     if hasattr(value, "total_seconds"):
