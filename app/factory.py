@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 
-from flask import Flask
+from flask import Blueprint, Flask
 
 from app.api import health
 from app.api import presence as presence_api
@@ -21,7 +21,7 @@ from app.emulator.keys import SigningKey, load_or_make_key
 from app.emulator.shared import MovableClock, SharedPage
 from app.services.emulation import Emulation
 from app.services.presence import Clock, PresenceService
-from app.web import errors, guard
+from app.web import errors, guard, paths
 from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
 MOUNTS = {"graph": "/", "v1": "/v1.0", "beta": "/beta"}
@@ -65,7 +65,10 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     errors.mount(app)
     app.register_blueprint(health.blueprint(SchemaCheck(engine).fault))
     for name, prefix in MOUNTS.items():
-        app.register_blueprint(presence_api.bp, name=name, url_prefix=prefix)
+        graph = Blueprint(name, __name__)
+        graph.register_blueprint(presence_api.bp)
+        app.register_blueprint(graph, url_prefix=prefix)
+    paths.mount(app, MOUNTS)
     if page:
         audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
         home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
