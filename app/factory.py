@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flask import Blueprint, Flask
 
-from app.api import health
+from app.api import batch, health
 from app.api import presence as presence_api
 from app.auth.keys import KeyDirectory, KeySet
 from app.auth.tokens import TokenVerifier
@@ -66,7 +66,8 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app.register_blueprint(health.blueprint(SchemaCheck(engine).fault))
     for name, prefix in MOUNTS.items():
         graph = Blueprint(name, __name__)
-        graph.register_blueprint(presence_api.bp)
+        for resource in (presence_api.bp, batch.bp):
+            graph.register_blueprint(resource)
         app.register_blueprint(graph, url_prefix=prefix)
     paths.mount(app, MOUNTS)
     if page:

@@ -1,15 +1,19 @@
 """The bodies of the presence API, as Graph names their members."""
 
+from base64 import b64decode
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, Self
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.api.datetimes import utc_moment
 from app.domain.durations import parse_duration
 from app.domain.values import PREFERABLE, SETTABLE, Availability, Shown, WorkLocationType
+from app.web.answers import JSON, encode
 from app.web.bodies import GraphBody, Guid, sentence
 
 SHORTEST, LONGEST = timedelta(minutes=5), timedelta(hours=4)
@@ -20,6 +24,12 @@ MOST_IDS = 650
 """Source: Graph, "cloudCommunications: getPresencesByUserId"."""
 LONGEST_MESSAGE = 280
 """Teams' own limit, in characters; Graph documents none."""
+MOST_IN_A_BATCH = 20
+"""Source: Graph, "JSON batching"."""
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+HeaderText = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e\xa0-\xff]*$")]
+"""What a header can be. Source: RFC 9110, sections 5.1 and 5.5."""
 
 
 def _duration(value: object) -> timedelta | None:
@@ -180,3 +190,89 @@ class GetPresencesByUserId(GraphBody):
     """Whose presence to return."""
 
     ids: list[Guid] = Field(max_length=MOST_IDS)
+
+
+class BatchRequest(GraphBody):
+    """One request of a batch."""
+
+    id: str = Field(min_length=1)
+    method: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]+$", to_upper=True)]
+    url: str = Field(min_length=1)
+    headers: dict[HeaderName, HeaderText] | None = None
+    body: Any = None
+    depends_on: list[str] | None = Field(None, alias="dependsOn")
+
+    @property
+    def key(self) -> str:
+        """The id as it is compared: its letter case does not count."""
+        return self.id.casefold()
+
+    @property
+    def depends_on_keys(self) -> list[str]:
+        """The keys of the requests that have to succeed before this one is made."""
+        return [name.casefold() for name in self.depends_on or ()]
+
+    @property
+    def content_type(self) -> str:
+        """The header of that name, or nothing."""
+        return next((text for name, text in (self.headers or {}).items() if name.lower() == "content-type"), "")
+
+    @cached_property
+    def content(self) -> bytes:
+        """The body as it would come alone: text beside another type than JSON's is base64, all else is JSON.
+
+        Raises:
+            ValueError: it is no base64.
+        """
+        if self.body is None:
+            return b""
+        if isinstance(self.body, str) and not self.content_type.lower().startswith(JSON):
+            return b64decode(self.body, validate=True)
+        return encode(self.body).encode()
+
+    @model_validator(mode="after")
+    def _a_body_that_can_be_sent(self) -> Self:
+        if self.body is not None and not self.content_type:
+            raise PydanticCustomError("body", "a body needs a Content-Type among the headers")
+        try:
+            _ = self.content
+        except (ValueError, RecursionError):
+            rule = "body must be a JSON object, or base64 text beside a Content-Type that is not JSON's"
+            raise PydanticCustomError("body", rule) from None
+        return self
+
+
+class Batch(GraphBody):
+    """Requests to be made one after the other. Source: Graph, "JSON batching"."""
+
+    requests: list[BatchRequest]
+
+    @cached_property
+    def in_order(self) -> list[BatchRequest]:
+        """The requests as they came, but for those that depend on a later one.
+
+        Raises:
+            CycleError: some depend on one another.
+        """
+        by_key = {request.key: request for request in self.requests}
+        graph = {key: request.depends_on_keys for key, request in by_key.items()}
+        return [by_key[key] for key in TopologicalSorter(graph).static_order()]
+
+    @model_validator(mode="after")
+    def _a_batch_that_can_be_run(self) -> Self:
+        if not 1 <= len(self.requests) <= MOST_IN_A_BATCH:
+            raise sentence(f"[Requests]: must be 1 to {MOST_IN_A_BATCH} requests, got {len(self.requests)}.")
+        keys = [request.key for request in self.requests]
+        for at, request in enumerate(self.requests):
+            if request.key in keys[:at]:
+                raise sentence(
+                    f"[Requests.{at}.Id]: must be unique whatever its letter case, got {request.id!r:.60} again."
+                )
+            if unknown := [name for name in request.depends_on or () if name.casefold() not in keys]:
+                raise sentence(f"[Requests.{at}.DependsOn]: must be ids of this batch, got {unknown[0]!r:.60}.")
+        try:
+            _ = self.in_order
+        except CycleError as error:
+            circle = " -> ".join(f"{key:.36}" for key in error.args[1])
+            raise sentence(f"[Requests]: dependsOn must not go in a circle, got {circle}.") from None
+        return self

@@ -9,12 +9,12 @@ JSON = "application/json"
 ODATA_JSON = f"{JSON};odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8"
 """What Graph labels its resources with."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def json_answer(body: Mapping[str, object], status: int = 200, content_type: str = JSON, **headers: str) -> Response:
     """Return a JSON response; an underscore in the name of a header stands for a dash."""
-    response = Response(_encode(body), status, content_type=content_type)
+    response = Response(encode(body), status, content_type=content_type)
     for name, value in headers.items():
         response.headers[name.replace("_", "-")] = value
     return response

@@ -46,6 +46,10 @@ class MeWithoutUser(Exception):
     """/me was asked for with a token that no user signed in for."""
 
 
+class FailedDependency(Exception):
+    """A request of a batch was not made, since one that it depends on failed."""
+
+
 class NotReady(Exception):
     """The database cannot serve this code now."""
 
@@ -90,6 +94,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     ),
     NotAcceptable: Answer(HTTPStatus.NOT_ACCEPTABLE, "NotAcceptable"),
     WrongMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
+    FailedDependency: Answer(HTTPStatus.FAILED_DEPENDENCY, "FailedDependency"),
     Exception: Answer(
         HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError", "The server failed to answer; its log tells more."
     ),
@@ -119,7 +124,7 @@ def answer(error: Exception) -> Response:
         message = str(error.description if isinstance(error, HTTPException) else error)
     else:
         segment = request.path.rstrip("/").rpartition("/")[2]
-        message = message.format(segment=segment, max_bytes=current_app.config["MAX_CONTENT_LENGTH"])
+        message = message.format(segment=segment, max_bytes=request.max_content_length)
     response = envelope(status, code, message)
     if status is HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = current_app.config["WWW_AUTHENTICATE"]

@@ -83,6 +83,17 @@ def requires(access: Access) -> Callable[[View], View]:
     return guarded
 
 
+def requires_token(view: View) -> View:
+    """Let everybody pass whose token holds, whatever it allows."""
+
+    @wraps(view)
+    def enter(**path: Any) -> ResponseReturnValue:
+        _caller()
+        return view(**path)
+
+    return _declare(enter, "any token")
+
+
 def public(view: View) -> View:
     """Let everybody pass."""
     return _declare(view, "public")

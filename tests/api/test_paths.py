@@ -23,6 +23,8 @@ SPELLINGS = [
     "{mount}/USERS('{user}')/Presence/microsoft.graph.clearpresence/",
     "{mount}/Users/{user}/PRESENCE/clearpresence",
     "{mount}/users/{user}/presence/clearPresence/",
+    "{mount}/communications/presences('{user}')/clearPresence",
+    "{mount}/Communications/Presences(%27{user}%27)/microsoft.graph.clearPresence",
 ]
 
 
@@ -37,6 +39,19 @@ def test_an_action_is_found_however_graph_lets_it_be_spelled(
     )
     assert_ok(answer)
     assert graph.presence_of(alice, bot) == OFFLINE
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1.0/communications/microsoft.graph.getPresencesByUserId",
+        "/Beta/COMMUNICATIONS/getpresencesbyuserid/",
+        "/communications/microsoft.graph.getPresencesByUserId",
+    ],
+)
+def test_an_action_on_many_users_is_found_too(graph: Graph, alice: str, bot: Application, path: str) -> None:
+    answer = graph.client.post(path, json={"ids": [alice]}, headers=bot.headers)
+    assert [seen["id"] for seen in answer.get_json()["value"]] == [alice]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +82,7 @@ def test_another_spelling_is_no_way_around_the_token(flask_app: Flask, path: str
     [
         ("DELETE", "/v1.0/users('x')/presence", "GET, HEAD"),
         ("GET", "/V1.0/users/x/presence/microsoft.graph.setPresence", "POST"),
+        ("PATCH", "/BETA/$BATCH", "POST"),
     ],
 )
 def test_a_method_that_the_path_does_not_have_is_405(flask_app: Flask, method: str, path: str, allowed: str) -> None:
