@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
 
-.PHONY: setup run test lint lock bench
+.PHONY: setup run test lint lock bench demo test-example
 
 setup: .venv/installed
 
@@ -41,3 +41,12 @@ bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for 
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \
 		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.txt; }
 	@PYTHONPATH=. $(BIN)/python bench/run.py $(BENCH)
+
+demo: setup
+	PYTHONPATH=pytest-graph-presence/src $(BIN)/python demo/contact_centre.py
+
+test-example: setup
+	$(PYTHON) -m venv --clear instance/example
+	@echo "Installing the plugin and the example's own needs, and nothing else"
+	instance/example/bin/pip install --quiet --disable-pip-version-check -r examples/pbx_connector/requirements.txt ./pytest-graph-presence
+	cd examples/pbx_connector && ../../instance/example/bin/pytest -p no:cacheprovider
