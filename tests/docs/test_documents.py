@@ -69,3 +69,9 @@ def test_every_link_of_every_page_leads_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / Path(target)).exists(), f"{page.name} links to {target}"
+
+
+def test_the_first_commands_are_the_two_that_everybody_needs() -> None:
+    for word, command in (("quick start", "make run"), ("test", "make test")):
+        section = re.split(rf"^#.*{word}.*$", README, flags=re.MULTILINE | re.IGNORECASE)[1]
+        assert re.search(r"```sh\n(.*)\n", section)[1] == command  # type: ignore[index]
