@@ -1,0 +1,505 @@
+"""What a mutation leaves in the tables, and what becomes of it when the database cannot be had."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from sqlalchemy import URL, ColumnElement, Engine, delete, select, text
+
+from app.db.engine import make_engine
+from app.db.models import PresenceEvent, PresenceSession
+from app.db.store import Store, StoreUnavailable, make_store
+from app.domain.aggregate import UserState
+from app.domain.values import (
+    AVAILABLE,
+    AWAY,
+    IN_A_CALL,
+    PRESENTING,
+    SETTABLE,
+    EventKind,
+    Session,
+    SessionKey,
+    Shown,
+)
+from tests.builders import START, new_id
+
+TICK = timedelta(microseconds=1)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+SOON = timedelta(milliseconds=200)
+"""The longest wait of a store that is to give up."""
+
+on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True, scope="session")
+
+
+class Event(NamedTuple):
+    """What the history says of one event about one user."""
+
+    kind: EventKind
+    shown: Shown
+    at: datetime
+    session_id: str
+    expires_at: datetime
+    request_id: str | None
+
+
+class Desk:
+    """One user, whom applications show and clear in a store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.store: Store = make_store(engine)
+        self.tenant_id, self.user_id = new_id(), new_id()
+        self.bot, self.phone = self.key(), self.key()
+
+    def key(self) -> SessionKey:
+        return SessionKey(self.tenant_id, self.user_id, new_id())
+
+    def sets(
+        self,
+        key: SessionKey,
+        shown: Shown,
+        now: datetime = START,
+        lifetime: timedelta = HOUR,
+        request_id: str | None = None,
+    ) -> Sequence[Session]:
+        return self.store.set_session(key, shown, lifetime, now, request_id or new_id())
+
+    def ends(self, key: SessionKey, now: datetime = START, request_id: str | None = None) -> Sequence[Session] | None:
+        return self.store.end_session(key, now, request_id or new_id())
+
+    def state(self) -> UserState:
+        return self.store.read_user(self.tenant_id, self.user_id)
+
+    def sessions(self) -> list[Session]:
+        return sorted(self.state().sessions)
+
+    def session(self, key: SessionKey) -> Session:
+        (found,) = (session for session in self.sessions() if session.session_id == key.session_id)
+        return found
+
+    def events(self) -> list[Event]:
+        mine = (PresenceEvent.tenant_id == self.tenant_id, PresenceEvent.user_id == self.user_id)
+        columns = (
+            PresenceEvent.kind,
+            PresenceEvent.availability,
+            PresenceEvent.activity,
+            PresenceEvent.at,
+            PresenceEvent.session_id,
+            PresenceEvent.expires_at,
+            PresenceEvent.request_id,
+        )
+        with self.engine.connect() as connection:
+            rows: Iterable[Any] = connection.execute(select(*columns).where(*mine).order_by(PresenceEvent.id))
+            return [Event(row[0], Shown(*row[1:3]), *row[3:]) for row in rows]
+
+    def told(self) -> list[tuple[EventKind, Shown]]:
+        return [(event.kind, event.shown) for event in self.events()]
+
+
+@pytest.fixture
+def desk(engine: Engine) -> Desk:
+    return Desk(engine)
+
+
+@contextmanager
+def statements_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """All that goes to the database meanwhile, on an engine of one connection."""
+    sent: list[str] = []
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+        driver.set_trace_callback(sent.append)
+        yield sent
+        driver.set_trace_callback(None)
+    else:
+        execute = psycopg.Cursor.execute
+
+        def note(cursor: Any, statement: Any, *rest: Any, **options: Any) -> Any:
+            sent.append(statement)
+            return execute(cursor, statement, *rest, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(psycopg.Cursor, "execute", note)
+            yield sent
+
+
+@contextmanager
+def impatient_engine(url: URL, pool: int = 1) -> Iterator[Engine]:
+    engine = make_engine(url, pool=pool, timeout=SOON)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+# --- The history
+
+
+def test_a_set_appends_what_was_set_until_when_and_in_which_request(desk: Desk) -> None:
+    request_id = new_id()
+    desk.sets(desk.bot, IN_A_CALL, START, HOUR, request_id)
+    assert desk.events() == [Event(EventKind.SET, IN_A_CALL, START, desk.bot.session_id, START + HOUR, request_id)]
+    assert desk.sessions() == [Session(desk.bot.session_id, IN_A_CALL, START, START, START + HOUR)]
+
+
+def test_a_clear_appends_what_was_shown_until_then(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    request_id = new_id()
+    assert desk.ends(desk.bot, START + MINUTE, request_id) == []
+    cleared = Event(EventKind.CLEARED, IN_A_CALL, START + MINUTE, desk.bot.session_id, START + HOUR, request_id)
+    assert desk.events()[1:] == [cleared]
+    assert desk.sessions() == []
+
+
+@pytest.mark.parametrize("shown", SETTABLE)
+def test_a_keep_alive_moves_the_expiry_and_appends_nothing(desk: Desk, shown: Shown) -> None:
+    desk.sets(desk.bot, shown)
+    later = START + 5 * MINUTE - TICK
+    desk.sets(desk.bot, shown, later, 2 * HOUR)
+    assert desk.told() == [(EventKind.SET, shown)]
+    assert desk.sessions() == [Session(desk.bot.session_id, shown, START, later, later + 2 * HOUR)]
+
+
+def test_each_keep_alive_puts_off_the_fade(desk: Desk) -> None:
+    for minutes in (0, 4, 8, 12):
+        desk.sets(desk.bot, AVAILABLE, START + minutes * MINUTE)
+    assert desk.told() == [(EventKind.SET, AVAILABLE)]
+    assert desk.session(desk.bot).changed_at == START
+
+
+@pytest.mark.parametrize("idle", [5 * MINUTE, 10 * MINUTE, HOUR - TICK])
+def test_setting_a_faded_session_to_available_again_is_a_change(desk: Desk, idle: timedelta) -> None:
+    desk.sets(desk.bot, AVAILABLE)
+    desk.sets(desk.bot, AVAILABLE, START + idle)
+    assert desk.told() == [(EventKind.SET, AVAILABLE)] * 2
+    assert desk.session(desk.bot).changed_at == START + idle
+
+
+def test_setting_a_session_that_faded_to_away_to_away_is_a_change(desk: Desk) -> None:
+    desk.sets(desk.bot, AVAILABLE)
+    desk.sets(desk.bot, AWAY, START + 10 * MINUTE)
+    assert desk.told() == [(EventKind.SET, AVAILABLE), (EventKind.SET, AWAY)]
+    assert desk.session(desk.bot).changed_at == START + 10 * MINUTE
+
+
+@pytest.mark.parametrize("before", SETTABLE)
+@pytest.mark.parametrize("after", SETTABLE)
+def test_setting_another_state_is_a_change(desk: Desk, before: Shown, after: Shown) -> None:
+    desk.sets(desk.bot, before)
+    desk.sets(desk.bot, after, START + MINUTE)
+    changed = before != after
+    assert desk.told() == [(EventKind.SET, before), (EventKind.SET, after)][: 1 + changed]
+    assert desk.session(desk.bot).changed_at == (START + MINUTE if changed else START)
+
+
+@pytest.mark.parametrize("late", [timedelta(0), TICK, HOUR])
+@pytest.mark.parametrize("after", [IN_A_CALL, AWAY])
+def test_a_set_over_an_expired_session_tells_its_end_first(desk: Desk, late: timedelta, after: Shown) -> None:
+    desk.sets(desk.bot, IN_A_CALL, START, MINUTE)
+    now, request_id = START + MINUTE + late, new_id()
+    desk.sets(desk.bot, after, now, HOUR, request_id)
+    _, expired, set_again = desk.events()
+    app_id = desk.bot.session_id
+    assert expired == Event(EventKind.EXPIRED, IN_A_CALL, START + MINUTE, app_id, START + MINUTE, request_id)
+    assert set_again._replace(at=now) == Event(EventKind.SET, after, now, app_id, now + HOUR, request_id)
+    assert max(now, expired.at + TICK) == set_again.at
+    assert desk.sessions() == [Session(app_id, after, now, now, now + HOUR)]
+
+
+def test_an_expiry_is_told_after_what_another_application_did_since(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL, START, MINUTE)
+    desk.sets(desk.phone, AWAY, START + 2 * MINUTE)
+    desk.sets(desk.bot, PRESENTING, START + 3 * MINUTE)
+    told = [(event.kind, event.at - START) for event in desk.events()]
+    assert told[2:] == [(EventKind.EXPIRED, 2 * MINUTE + TICK), (EventKind.SET, 3 * MINUTE)]
+
+
+def test_events_move_on_although_the_clock_stands_still(desk: Desk) -> None:
+    for shown in SETTABLE:
+        desk.sets(desk.bot, shown)
+        desk.sets(desk.phone, shown)
+    desk.ends(desk.bot)
+    assert [event.at for event in desk.events()] == [START + n * TICK for n in range(11)]
+
+
+def test_events_move_on_although_the_clock_runs_behind(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    behind = START - HOUR
+    desk.sets(desk.phone, AWAY, behind)
+    desk.ends(desk.phone, behind)
+    desk.sets(desk.bot, PRESENTING, behind)
+    assert [event.at for event in desk.events()] == [START + n * TICK for n in range(4)]
+
+
+def test_the_end_and_the_set_of_one_request_have_moments_of_their_own_behind_a_clock_ahead(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL, START, MINUTE)
+    desk.sets(desk.phone, AWAY, START + HOUR)
+    desk.sets(desk.bot, PRESENTING, START + 2 * MINUTE)
+    assert [event.at for event in desk.events()][1:] == [START + HOUR + n * TICK for n in range(3)]
+
+
+def test_a_user_is_recorded_at_the_newest_event(desk: Desk) -> None:
+    assert desk.state().recorded_at is None
+    desk.sets(desk.bot, IN_A_CALL)
+    assert desk.state().recorded_at == START
+    desk.ends(desk.bot, START + MINUTE)
+    assert desk.state().recorded_at == START + MINUTE
+
+
+def test_clearing_what_is_not_there_changes_no_row(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL, START, MINUTE)
+    before = desk.sessions(), desk.events()
+    assert desk.ends(desk.phone) is None
+    assert desk.ends(desk.bot, START + MINUTE) is None
+    assert (desk.sessions(), desk.events()) == before
+
+
+def test_a_mutation_returns_what_stands_after_it(desk: Desk) -> None:
+    bot, phone, third = sorted(desk.key() for _ in range(3))
+    assert desk.sets(bot, IN_A_CALL) == desk.sessions()
+    assert sorted(desk.sets(phone, AWAY)) == desk.sessions()
+    assert sorted(desk.sets(third, AVAILABLE)) == desk.sessions()
+    assert sorted(desk.sets(phone, PRESENTING, START + MINUTE)) == desk.sessions()
+    assert sorted(desk.ends(bot) or []) == desk.sessions()
+    assert [session.session_id for session in desk.sessions()] == [phone.session_id, third.session_id]
+
+
+def test_other_users_and_tenants_are_left_alone(desk: Desk) -> None:
+    others = [desk.bot._replace(user_id=new_id()), desk.bot._replace(tenant_id=new_id())]
+    for key in others:
+        desk.sets(key, AWAY)
+    before = [desk.store.read_user(key.tenant_id, key.user_id) for key in others]
+    assert desk.sets(desk.bot, IN_A_CALL, START + MINUTE) == [desk.session(desk.bot)]
+    assert desk.ends(desk.bot, START + 2 * MINUTE) == []
+    assert [desk.store.read_user(key.tenant_id, key.user_id) for key in others] == before
+
+
+# --- The cost
+
+
+@pytest.fixture
+def lone_desk(database: URL) -> Iterator[Desk]:
+    """A desk with one connection."""
+    engine = make_engine(database, pool=1, timeout=timedelta(seconds=10))
+    desk = Desk(engine)
+    desk.state()  # what the first connection asks of its server is not counted
+    yield desk
+    engine.dispose()
+
+
+def test_a_read_is_one_statement(lone_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    lone_desk.sets(lone_desk.bot, IN_A_CALL)
+    with statements_of(lone_desk.engine, monkeypatch) as sent:
+        assert len(lone_desk.state().sessions) == 1
+    assert len(sent) == 1, sent
+
+
+@on_postgresql
+def test_a_mutation_is_one_statement(lone_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot, late = lone_desk.bot, START + 2 * HOUR
+    mutations: list[Callable[[], object]] = [
+        lambda: lone_desk.sets(bot, AVAILABLE),
+        lambda: lone_desk.sets(bot, AVAILABLE),
+        lambda: lone_desk.sets(bot, AWAY),
+        lambda: lone_desk.sets(bot, AWAY, late),
+        lambda: lone_desk.ends(bot, late),
+        lambda: lone_desk.ends(bot, late),
+    ]
+    for mutate in mutations:
+        with statements_of(lone_desk.engine, monkeypatch) as sent:
+            mutate()
+        assert len(sent) == 1, sent
+    assert len(lone_desk.events()) == 5
+
+
+# --- A database that cannot be had
+
+
+def row_of(key: SessionKey) -> list[ColumnElement[bool]]:
+    return [getattr(PresenceSession, name) == value for name, value in key._asdict().items()]
+
+
+@contextmanager
+def locked(engine: Engine, key: SessionKey) -> Iterator[None]:
+    """Hold what a mutation of this session must wait for: SQLite's write lock, PostgreSQL's row."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql(
+                "SET LOCAL idle_in_transaction_session_timeout = '20s'"
+            )  # a wait without end: red
+            connection.execute(select(PresenceSession).where(*row_of(key)).with_for_update())
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
+
+
+def test_a_mutation_gives_up_on_a_lock_and_changes_nothing(desk: Desk, database: URL) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    before = desk.sessions(), desk.events()
+    with impatient_engine(database) as engine:
+        store = make_store(engine)
+        with locked(desk.engine, desk.bot):
+            with pytest.raises(StoreUnavailable):
+                store.end_session(desk.bot, START, new_id())
+            with pytest.raises(StoreUnavailable):
+                store.set_session(desk.bot, PRESENTING, HOUR, START, new_id())
+            assert store.read_user(desk.tenant_id, desk.user_id).sessions == before[0]
+        assert (desk.sessions(), desk.events()) == before
+        assert store.end_session(desk.bot, START, new_id()) == []
+
+
+@on_postgresql
+def test_a_lock_on_one_session_holds_up_no_other(desk: Desk, database: URL) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    with impatient_engine(database) as engine, locked(desk.engine, desk.bot):
+        store = make_store(engine)
+        store.set_session(desk.phone, AWAY, HOUR, START, new_id())
+        assert store.end_session(desk.phone, START, new_id()) == [desk.session(desk.bot)]
+
+
+@on_postgresql
+def test_a_set_that_had_to_wait_for_a_clear_is_no_keep_alive(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as threads, desk.engine.connect() as other, desk.engine.connect() as watcher:
+        other.exec_driver_sql("BEGIN")
+        other.execute(delete(PresenceSession).where(*row_of(desk.bot)))
+        waiting = threads.submit(desk.sets, desk.bot, IN_A_CALL, START + MINUTE)
+        while not watcher.execute(text(waits)).scalar_one():
+            assert not waiting.done()
+        other.exec_driver_sql("COMMIT")
+        waiting.result()
+    assert desk.told() == [(EventKind.SET, IN_A_CALL)] * 2
+    assert desk.session(desk.bot).changed_at == START + MINUTE
+
+
+def test_a_call_gives_up_when_all_connections_are_taken(desk: Desk, database: URL) -> None:
+    with impatient_engine(database, pool=2) as engine:
+        store = make_store(engine)
+        with engine.connect(), engine.connect():
+            with pytest.raises(StoreUnavailable):
+                store.read_user(desk.tenant_id, desk.user_id)
+            with pytest.raises(StoreUnavailable):
+                store.set_session(desk.bot, AWAY, HOUR, START, new_id())
+        assert desk.events() == []
+        store.set_session(desk.bot, AWAY, HOUR, START, new_id())
+        assert desk.told() == [(EventKind.SET, AWAY)]
+
+
+@on_postgresql
+def test_connections_killed_by_the_server_cost_at_most_one_call(desk: Desk, database: URL) -> None:
+    engine = make_engine(database, pool=3, timeout=timedelta(seconds=10))
+    store = make_store(engine)
+    with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+        backends = [c.execute(text("SELECT pg_backend_pid()")).scalar_one() for c in (one, two, three)]
+    with desk.engine.connect() as connection:
+        for backend in backends:
+            assert connection.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": backend}).scalar_one()
+    failures = 0
+    for shown in SETTABLE:
+        try:
+            store.set_session(desk.bot, shown, HOUR, START, new_id())
+        except StoreUnavailable:
+            failures += 1
+    engine.dispose()
+    assert failures <= 1
+    assert len(desk.events()) == len(SETTABLE) - failures
+    assert desk.session(desk.bot).shown == SETTABLE[-1]
+
+
+def test_a_database_that_does_not_exist_is_unavailable(database: URL, desk: Desk) -> None:
+    elsewhere = f"{database.database}-absent" + ("/nothing" if desk.engine.dialect.name == "sqlite" else "")
+    url = database.set(database=elsewhere)
+    with impatient_engine(url) as engine, pytest.raises(StoreUnavailable):
+        make_store(engine).read_user(desk.tenant_id, desk.user_id)
+
+
+def test_a_programming_error_is_not_taken_for_an_outage(desk: Desk) -> None:
+    with pytest.raises(Exception, match=r"(?i)check") as error:
+        desk.sets(desk.bot, AWAY, START, -HOUR)
+    assert not isinstance(error.value, StoreUnavailable)
+    assert desk.sessions() == []
+    assert desk.events() == []
+
+
+@contextmanager
+def no_event_can_be_written(engine: Engine) -> Iterator[None]:
+    refuse, allow = {
+        "sqlite": (
+            ["CREATE TRIGGER refuse BEFORE INSERT ON presence_event BEGIN SELECT RAISE(ABORT, 'halfway'); END"],
+            "DROP TRIGGER refuse",
+        ),
+        "postgresql": (
+            [
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'halfway'; END $$",
+                "CREATE TRIGGER refuse BEFORE INSERT ON presence_event FOR EACH ROW EXECUTE FUNCTION refuse()",
+            ],
+            "DROP FUNCTION refuse CASCADE",
+        ),
+    }[engine.dialect.name]
+    with engine.connect() as connection:
+        for statement in refuse:
+            connection.exec_driver_sql(statement)
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(allow)
+
+
+def test_a_mutation_that_fails_halfway_leaves_nothing(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    before = desk.sessions(), desk.events()
+    with no_event_can_be_written(desk.engine):
+        with pytest.raises(Exception, match="halfway"):
+            desk.sets(desk.bot, AWAY)
+        with pytest.raises(Exception, match="halfway"):
+            desk.ends(desk.bot)
+    assert (desk.sessions(), desk.events()) == before
+    assert desk.ends(desk.bot) == []
+
+
+# --- Processes
+
+
+def backend(engine: Engine) -> str:
+    """Which connection it is that the engine's one place in the pool holds."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            return str(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        return str(id(connection.connection.driver_connection))
+
+
+def test_a_fork_opens_connections_of_its_own_and_leaves_the_parents_alone(desk: Desk, database: URL) -> None:
+    engine = make_engine(database, pool=1, timeout=timedelta(seconds=10))
+    store = make_store(engine)
+    store.set_session(desk.bot, IN_A_CALL, HOUR, START, new_id())
+    mine = backend(engine)
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        status = 1
+        try:
+            inherited = engine.pool.status()
+            store.set_session(desk.phone, AWAY, HOUR, START, new_id())
+            status = 0 if "Connections in pool: 0" in inherited and len(desk_sessions(store, desk)) == 2 else 2
+            status = 3 if engine.dialect.name == "postgresql" and backend(engine) == mine else status
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert backend(engine) == mine
+    assert len(desk_sessions(store, desk)) == 2
+    assert store.end_session(desk.bot, START, new_id()) == [desk.session(desk.phone)]
+    engine.dispose()
+
+
+def desk_sessions(store: Store, desk: Desk) -> Sequence[Session]:
+    return store.read_user(desk.tenant_id, desk.user_id).sessions
