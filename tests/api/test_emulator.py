@@ -194,6 +194,16 @@ def test_the_next_requests_that_match_fail_and_no_others(
     assert_ok(graph.clears(alice, bot))
 
 
+def test_a_request_of_a_batch_meets_a_fault_as_it_would_alone(graph: Graph, alice: str, bot: Application) -> None:
+    graph.client.post(f"{PATH}/faults", json={"path": "*/clearPresence", "status": 429, "retryAfter": 7})
+    path, body = f"users('{alice}')/presence/microsoft.graph.clearPresence", {"sessionId": bot.app_id}
+    clear = {"method": "POST", "url": path, "headers": {"content-type": "application/json"}, "body": body}
+    answer = graph.post(bot, "/$batch", {"requests": [{"id": "1", **clear}, {"id": "2", **clear}]})
+    first, second = answer.get_json()["responses"]
+    assert (first["status"], first["headers"]["Retry-After"]) == (429, "7")
+    assert second["status"] == 404
+
+
 def test_a_lost_answer_is_lost_after_all_was_done(graph: Graph, alice: str, bot: Application) -> None:
     graph.client.post(f"{PATH}/faults", json={"loseAnswer": True})
     assert graph.shows(alice, bot, IN_A_CALL).status_code == 500  # there is no connection to drop here
