@@ -1,4 +1,6 @@
 # `make setup` once, then: run, test, lint, bench. Everything a target needs it installs, or says what is missing.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
@@ -11,7 +13,7 @@ setup: .venv/installed
 	@test -x $(BIN)/python || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "Installing what requirements-dev.txt pins (a minute at most)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar=off --require-hashes -r requirements-dev.txt \
-		| grep --line-buffered -E '^(Downloading|Installing|Successfully)' || true
+		| { grep --line-buffered -E '^(Downloading|Installing|Successfully)' || true; }
 	@$(BIN)/python -m pip check
 	@touch $@
 
@@ -21,9 +23,9 @@ run: setup
 
 test: setup
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist worksteal
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/coverage report --fail-under 95
 
 lint: setup
 	$(BIN)/ruff check .
