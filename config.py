@@ -51,13 +51,20 @@ def _database(value: object) -> object:
         return value
     try:
         url = make_url(value)
-    except ArgumentError:
-        raise ValueError("must be a URL such as postgresql://user:password@host/name") from None
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "must be a URL such as postgresql://user:password@host/name, with several hosts"
+            " postgresql://user:password@/name?host=one:5432,two:5432"
+        ) from None
     url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
     if url.drivername not in DRIVERS.values():
         raise ValueError("must begin with sqlite:// or postgresql://")
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         raise ValueError("must name a file: a database in memory would be a different one in each worker")
+    hosts = [host for named in url.normalized_query.get("host", ()) for host in named.split(",")]
+    if len(hosts) > 1:  # libpq tries one after the other until it finds the primary
+        named_in_one = {} if "port" in url.query else {"host": hosts}
+        url = url.update_query_dict({"target_session_attrs": "read-write", **url.query, **named_in_one})
     return url
 
 

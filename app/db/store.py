@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any, NamedTuple, cast
 
 import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -114,7 +115,8 @@ class Store(ABC):
             yield cursor
             cursor.close()
         except self._driver.Error as error:
-            if self._dialect.is_disconnect(error, connection.dbapi_connection, None):
+            demoted = isinstance(error, ReadOnlySqlTransaction)
+            if demoted or self._dialect.is_disconnect(error, connection.dbapi_connection, None):
                 connection.invalidate(error)
                 self._engine.dispose()  # the others in the pool have lost their server, too
                 raise StoreUnavailable from error

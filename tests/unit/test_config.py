@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import create_engine
 
 from config import DatabaseSettings, Settings, SettingsError, load
 
@@ -45,8 +46,30 @@ def test_postgresql_is_spoken_to_with_psycopg_3(environment: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
+    "hosts", ["host=one:5432,two:5433", "host=one:5432&host=two:5433", "host=one,two&port=5432,5433"]
+)
+@pytest.mark.parametrize(
+    ("attributes", "looked_for"), [("", "read-write"), ("&target_session_attrs=primary", "primary")]
+)
+def test_of_several_hosts_the_primary_is_looked_for(
+    environment: pytest.MonkeyPatch, hosts: str, attributes: str, looked_for: str
+) -> None:
+    environment.setenv("DATABASE_URL", f"postgresql://me:secret@/presence?{hosts}{attributes}")
+    url = load(DatabaseSettings).database_url
+    _, given = create_engine(url).dialect.create_connect_args(url)
+    assert (given["host"], given["port"], given["target_session_attrs"]) == ("one,two", "5432,5433", looked_for)
+
+
+@pytest.mark.parametrize(
     "written",
-    ["sqlite://", "sqlite:///:memory:", "mysql://me:secret@host/db", "secret", "postgresql+asyncpg://secret@h/d"],
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql://me:secret@host/db",
+        "secret",
+        "postgresql+asyncpg://secret@h/d",
+        "postgresql://me:secret@one:1,two:2/db",
+    ],
 )
 def test_a_database_that_cannot_serve_is_refused_without_repeating_it(
     environment: pytest.MonkeyPatch, written: str
