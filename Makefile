@@ -1,11 +1,13 @@
 # `make setup` once, then: run, test, lint, bench. Everything a target needs it installs, or says what is missing.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
+
+# `make setup` once, then: run, test, lint, bench, test-ha. Everything a target needs it installs, or says what is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
 
-.PHONY: setup run test lint lock bench demo test-example
+.PHONY: setup run test lint lock bench demo test-example test-ha
 
 setup: .venv/installed
 
@@ -52,3 +54,6 @@ test-example: setup
 	@echo "Installing the plugin and the example's own needs, and nothing else"
 	instance/example/bin/pip install --quiet --disable-pip-version-check -r examples/pbx_connector/requirements.txt ./pytest-graph-presence
 	cd examples/pbx_connector && ../../instance/example/bin/pytest -p no:cacheprovider
+
+test-ha: setup  # two and a half minutes; needs Linux, and root or Debian's packages patroni, etcd-server, postgresql
+	@PYTHONPATH=. PRESENCE_ENV= $(BIN)/python tests/ha/drill.py

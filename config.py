@@ -81,7 +81,7 @@ class DatabaseSettings(BaseSettings):
     database_url: Annotated[URL, NoDecode, BeforeValidator(_database)] = URL.create(
         DRIVERS["sqlite"], database=str(INSTANCE / "presence.sqlite3")
     )
-    """SQLAlchemy URL, SQLite or PostgreSQL"""
+    """SQLAlchemy URL, SQLite or PostgreSQL; of several hosts the one that takes writes"""
 
 
 class Settings(DatabaseSettings):

@@ -29,7 +29,13 @@ WRITE, READ = "Presence.ReadWrite.All", "Presence.Read.All"
 V1 = "https://sts.windows.net/{tenantid}/"
 V2 = "https://login.microsoftonline.com/{tenantid}/v2.0"
 
-ABSENT: Any = object()
+
+class _Absent:
+    def __repr__(self) -> str:  # the same in every process, as the names of tests have to be
+        return "ABSENT"
+
+
+ABSENT: Any = _Absent()
 """As a claim's value: leave the claim out."""
 
 Part = bytes | Mapping[str, Any]

@@ -412,7 +412,6 @@ def test_an_rsa_key_for_signatures_is_usable(members: dict[str, Any]) -> None:
         B.jwk(e=None),
         B.jwk(issuer=7),
     ],
-    ids=str,
 )
 def test_other_keys_are_passed_over(unusable: Any) -> None:
     assert set(usable_keys({"keys": [unusable, A.jwk()]})) == {"a"}
