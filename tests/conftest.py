@@ -38,6 +38,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
 
     # As root the server runs as another user, who may enter no folder of pytest's.
     with TemporaryDirectory() as folder, get_server(folder) as server:
+        server.psql("ALTER SYSTEM SET fsync = off")  # nothing here has to survive a power cut
+        server.psql("SELECT pg_reload_conf()")
         yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
 
 

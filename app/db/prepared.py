@@ -1,7 +1,7 @@
 """Statements compiled once, and run on the driver's own cursor.
 
 Executing through SQLAlchemy's Connection costs about three times as much CPU as the driver and the pool together, in
-work whose result is the same each time (docs/decisions/0005-compile-once.md). SQLAlchemy still writes the SQL, converts
+work whose result is the same each time (docs/decisions/0006-compile-once.md). SQLAlchemy still writes the SQL, converts
 the values and pools the connections.
 """
 
