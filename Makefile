@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
 
-.PHONY: setup run test lint lock bench demo test-example test-ha
+.PHONY: setup run test lint lock bench demo test-example test-ha chaos slow-clients
 
 setup: .venv/installed
 
@@ -57,3 +57,6 @@ test-example: setup
 
 test-ha: setup  # two and a half minutes; needs Linux, and root or Debian's packages patroni, etcd-server, postgresql
 	@PYTHONPATH=. PRESENCE_ENV= $(BIN)/python tests/ha/drill.py
+
+chaos: setup  # CHAOS="--engine sqlite --only disk" for a part of it
+	@$(BIN)/python -m tests.chaos $(CHAOS)

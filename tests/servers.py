@@ -71,13 +71,13 @@ class Server:
 
 
 @contextmanager
-def gunicorn(**environment: str) -> Iterator[Server]:
-    """Run gunicorn with these settings on a free port; it listens when this returns."""
-    port = free_port()
+def gunicorn(app: str = "wsgi:app", **environment: str) -> Iterator[Server]:
+    """Run gunicorn with these settings, on a free port unless PORT names one; it listens when this returns."""
+    port = environment.get("PORT") or str(free_port())
     process = subprocess.Popen(
-        [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", "wsgi:app"],
+        [str(BIN / "gunicorn"), "-c", "gunicorn.conf.py", app],
         cwd=ROOT,
-        env={**INHERITED, "PORT": str(port), **environment},
+        env={**INHERITED, **environment, "PORT": port},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
