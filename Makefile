@@ -60,3 +60,6 @@ test-ha: setup  # two and a half minutes; needs Linux, and root or Debian's pack
 
 chaos: setup  # CHAOS="--engine sqlite --only disk" for a part of it
 	@$(BIN)/python -m tests.chaos $(CHAOS)
+
+slow-clients: setup  # SLOW="--slow 400 --seconds 20" for more of it
+	@$(BIN)/python -m tests.chaos.slow_clients $(SLOW)

@@ -95,8 +95,10 @@ class Settings(DatabaseSettings):
     """port that gunicorn listens on"""
     web_concurrency: int = Field(default=2, ge=1, le=256)
     """gunicorn worker processes"""
-    web_threads: int = Field(default=64, ge=1, le=1024)
-    """threads in each worker; more than the slow connections to be borne"""
+    web_threads: int = Field(default=256, ge=1, le=1024)
+    """most threads in each worker; more than the slow connections to be borne"""
+    client_timeout: Length = timedelta(seconds=30)
+    """longest silence of a client in the middle of its request; then the connection is closed"""
     database_pool: int = Field(default=8, ge=1, le=256)
     """most database connections of one worker"""
     database_timeout: Length = timedelta(seconds=5)

@@ -1,5 +1,8 @@
 """gunicorn's settings. `gunicorn wsgi:app` reads this file by itself when started beside it."""
 
+import logging
+import socket
+import struct
 import sys
 from typing import Any
 
@@ -13,7 +16,7 @@ except SettingsError as error:  # an exit in a worker would be repeated for ever
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.web_concurrency
 worker_class = "gthread"
-threads = _settings.web_threads  # a slow client holds a thread: sync workers would serve nobody meanwhile
+threads = _settings.web_threads  # a slow client holds one; none is made before it is needed
 backlog = 2048
 timeout = 60
 graceful_timeout = 30
@@ -28,10 +31,19 @@ APP = "22553876-f5ab-4529-bffb-cfe50aa89f87"
 USER = "fa8bf3dc-eca7-46b7-bad1-db199b62afc3"
 
 
-def when_ready(_server: Any) -> None:
-    """Print the documented example, ready to paste, once the port listens."""
+def when_ready(server: Any) -> None:
+    """Once the port listens, bound the silence of clients, and print the documented example, ready to paste."""
+    silence = struct.pack("ll", *divmod(round(_settings.client_timeout.total_seconds() * 1e6), 1_000_000))
+    for listener in server.LISTENERS:  # gthread waits for the rest of a request for ever; connections inherit this
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+    server.log.error_log.addFilter(_is_no_silence)
     if _settings.is_development:
         print(example(f"http://{bind}"), flush=True)  # noqa: T201
+
+
+def _is_no_silence(record: logging.LogRecord) -> bool:
+    """Tell whether a record is worth a line: that a client fell silent is not, and least of all a traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
 
 
 def example(base: str) -> str:

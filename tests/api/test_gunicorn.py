@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable
@@ -135,3 +136,16 @@ def test_a_worker_that_dies_is_replaced_and_the_port_stays(make_database: Callab
         with urllib.request.urlopen(f"{server.base}/healthz", timeout=30) as answer:  # noqa: S310
             assert answer.status == 200
     assert server.process.returncode == 0
+
+
+def test_a_client_that_falls_silent_in_its_request_is_let_go(make_database: Callable[[], URL]) -> None:
+    url = make_database().render_as_string(hide_password=False)
+    half_head = f"POST /{TENANT}/oauth2/v2.0/token HTTP/1.1\r\nHost: here\r\n"
+    half_body = f"{half_head}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 99\r\n\r\nclient_id="
+    with gunicorn(PRESENCE_ENV="development", DATABASE_URL=url, CLIENT_TIMEOUT="0.1") as server:
+        port = int(server.base.rpartition(":")[2])
+        for half, answered in ((half_head, b""), (half_body, b"HTTP/1.1 400 ")):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+                client.sendall(half.encode())
+                assert client.recv(len(answered) or 1) == answered
+    assert not any("Traceback" in line for line in server.printed)

@@ -109,12 +109,14 @@ class Issuer:
 
     def __init__(self, stack: ExitStack) -> None:
         self.fails = False
+        self.fetches = 0
         self.answers = threading.Event()
         self.answers.set()
         issuer, document = self, json.dumps(signing_key().jwks()).encode()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                issuer.fetches += 1
                 issuer.answers.wait(60)
                 self.send_response(500 if issuer.fails else 200)
                 self.send_header("Content-Type", "application/json")
@@ -158,6 +160,7 @@ class Rig:
                 DATABASE_URL=self.database.url.render_as_string(hide_password=False),
                 DATABASE_POOL="4",
                 DATABASE_TIMEOUT=str(TIMEOUT_SECONDS),
+                INSTANCE_PATH=str(self.database.folder.parent),
                 AUTH_JWKS_URI=self.issuer.uri,
                 AUTH_JWKS_REFRESH="1",
                 AUTH_JWKS_COOLDOWN="1",
