@@ -1,8 +1,7 @@
-# `make setup` once, then: run, test, lint, bench. Everything a target needs it installs, or says what is missing.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# `make setup` once, then: run, test, lint, bench, test-ha. Everything a target needs it installs, or says what is missing.
+# `make setup` once, then: run, test, lint, bench, chaos, test-ha. Everything a target needs it installs, or says what is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
