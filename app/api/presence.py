@@ -126,7 +126,7 @@ def set_status_message(caller: Caller, user_id: str) -> ResponseReturnValue:
 
 @operation("POST", "/setManualLocation", WRITE_OWN)
 def set_manual_location(caller: Caller, user_id: str) -> ResponseReturnValue:
-    """Set where a user works today, as he says himself."""
+    """Set where a user works today, as they say themselves."""
     return _locate(caller, user_id, Part.MANUAL_LOCATION)
 
 

@@ -68,7 +68,7 @@ SAID_STATE = tuple(column for column in SAID if not column.primary_key)
 
 
 def _read(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
-    """Return the query for all that is known of each user: his newest event, what is said of him, his sessions.
+    """Return the query for all that is known of each user: the newest event, what is said of them, their sessions.
 
     Always a row for each user; what there is none of is null.
     """

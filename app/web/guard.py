@@ -45,7 +45,7 @@ class Access:
     roles: tuple[str, ...]
     """An application needs one of these (`roles`)."""
     own: tuple[str, ...] = ()
-    """A signed-in user needs one of these (`scp`), for what is his own."""
+    """A signed-in user needs one of these (`scp`), for what is their own."""
     everybody: tuple[str, ...] = ()
     """A signed-in user needs one of these for what is anybody's."""
 
@@ -59,7 +59,7 @@ class Access:
         raise PermissionMissing(f"The token's {'roles' if caller.app_only else 'scp'} must contain {_any(wanted)}.")
 
     def check_user(self, caller: Caller, user_id: str) -> None:
-        """Raise PermissionMissing when a signed-in user may do the thing to himself only, and this is another."""
+        """Raise PermissionMissing when a signed-in user may do it for themselves only, and this is somebody else."""
         if not caller.app_only and user_id != caller.user_id and caller.scopes.isdisjoint(self.everybody):
             if not self.everybody:
                 raise PermissionMissing("Cannot set the presence of another user.")

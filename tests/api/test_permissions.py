@@ -14,9 +14,9 @@ CALLERS = {
     "app with Presence.ReadWrite.All": "rw",
     "app with Presence.Read.All": "r",
     "app without a role": "none",
-    "user with Presence.ReadWrite, himself": "own",
-    "user with Presence.ReadWrite, another": "other",
-    "user with Presence.Read.All, another": "read-all",
+    "user with Presence.ReadWrite, own presence": "own",
+    "user with Presence.ReadWrite, another's": "other",
+    "user with Presence.Read.All, another's": "read-all",
     "no token": "nobody",
 }
 
@@ -60,7 +60,7 @@ OPERATIONS = [
         for name, (expected, body) in ON_ONE_USER.items()
     ),
     *(
-        # an application has no /me; of another there is none, so that caller asks for himself, too
+        # an application has no /me; of another there is none, so that caller asks for their own, too
         Operation(
             f"{name} of /me/presence",
             name.split()[0],
