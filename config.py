@@ -3,6 +3,7 @@
 Only the outermost code reads them: app.factory, app.cli, wsgi, gunicorn.conf.py, migrations. All else is handed values.
 """
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -45,6 +46,13 @@ def _guid(value: str) -> str:
     return value.lower()
 
 
+def _origin(value: str) -> str:
+    """Take an origin as browsers write it, so that comparing the text is enough."""
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s]+", value, re.ASCII | re.IGNORECASE):
+        raise ValueError(f"{value!r:.60} is not an origin such as https://board.example:8443, without a path, or *")
+    return value.lower()
+
+
 def _database(value: object) -> object:
     """Take a SQLAlchemy URL, with the driver filled in. The message never repeats it: it may hold a password."""
     if not isinstance(value, str):
@@ -70,6 +78,7 @@ def _database(value: object) -> object:
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 ListedGuids = Annotated[tuple[Annotated[str, AfterValidator(_guid)], ...], NoDecode, BeforeValidator(_listed)]
+ListedOrigins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_listed)]
 Length = Annotated[timedelta, BeforeValidator(_bare_number), Field(gt=timedelta(0), le=timedelta(days=365))]
 
 
@@ -107,6 +116,8 @@ class Settings(DatabaseSettings):
     """`NORMAL` is faster, but a power cut may lose the last acknowledged writes"""
     instance_path: Path = INSTANCE
     """folder of what a development server keeps: the issuer's key, the emulator's clock and faults"""
+    cors_origins: ListedOrigins = ()
+    """origins whose pages may call, comma-separated, `*`: any; empty: none, in development any"""
     auth_tenants: ListedGuids = ()
     """tenant ids served, comma-separated; required in production, empty in development: any"""
     auth_audiences: Listed = ()

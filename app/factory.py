@@ -21,7 +21,7 @@ from app.emulator.keys import SigningKey, load_or_make_key
 from app.emulator.shared import MovableClock, SharedPage
 from app.services.emulation import Emulation
 from app.services.presence import Clock, PresenceService
-from app.web import errors, guard, paths
+from app.web import cors, errors, guard, paths
 from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
 MOUNTS = {"graph": "/", "v1": "/v1.0", "beta": "/beta"}
@@ -63,6 +63,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     )
     guard.mount(app, wiring)
     errors.mount(app)
+    cors.mount(app, frozenset(settings.cors_origins or ("*" if settings.is_development else ())))
     app.register_blueprint(health.blueprint(SchemaCheck(engine).fault))
     for name, prefix in MOUNTS.items():
         graph = Blueprint(name, __name__)

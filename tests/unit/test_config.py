@@ -90,3 +90,17 @@ def test_a_list_of_no_issuers_stops_the_start(environment: pytest.MonkeyPatch) -
     environment.setenv("AUTH_ISSUERS", ",")
     with pytest.raises(SettingsError, match="AUTH_ISSUERS"):
         load(Settings)
+
+
+def test_origins_are_taken_as_browsers_write_them(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CORS_ORIGINS", "https://Board.example:8443, http://localhost:3000")
+    assert load(Settings).cors_origins == ("https://board.example:8443", "http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    "written", ["board.example", "https://board.example/", "https://board.example/app", "https://"]
+)
+def test_what_no_browser_would_call_an_origin_stops_the_start(environment: pytest.MonkeyPatch, written: str) -> None:
+    environment.setenv("CORS_ORIGINS", written)
+    with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
+        load(Settings)
