@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
 
-.PHONY: setup run test lint lock bench demo test-example test-ha chaos slow-clients
+.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients
 
 setup: .venv/installed
 
@@ -19,6 +19,15 @@ setup: .venv/installed
 	@touch $@
 
 run: setup
+	$(BIN)/alembic upgrade head
+	exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
+
+run-tls: export PORT ?= 8443
+run-tls: export INSTANCE_PATH ?= instance
+run-tls: export TLS_CERTFILE = $(INSTANCE_PATH)/localhost.pem
+run-tls: export TLS_KEYFILE = $(INSTANCE_PATH)/localhost-key.pem
+run-tls: setup
+	$(BIN)/python -m app.emulator.certificate $(INSTANCE_PATH)
 	$(BIN)/alembic upgrade head
 	exec $(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 

@@ -4,11 +4,12 @@ Only the outermost code reads them: app.factory, app.cli, wsgi, gunicorn.conf.py
 """
 
 import re
+import ssl
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -102,6 +103,10 @@ class Settings(DatabaseSettings):
     """address that gunicorn listens on"""
     port: int = Field(default=8000, ge=1, le=65535)
     """port that gunicorn listens on"""
+    tls_certfile: FilePath | None = None
+    """certificate (PEM, with its chain) that gunicorn serves https with; unset: plain http"""
+    tls_keyfile: FilePath | None = None
+    """its private key (PEM)"""
     web_concurrency: int = Field(default=2, ge=1, le=256)
     """gunicorn worker processes"""
     web_threads: int = Field(default=256, ge=1, le=1024)
@@ -137,6 +142,19 @@ class Settings(DatabaseSettings):
     def is_development(self) -> bool:
         """True when this server brings its own issuer and believes any tenant."""
         return self.presence_env == "development"
+
+    @model_validator(mode="after")
+    def _tls_that_works(self) -> Self:
+        if self.tls_certfile and self.tls_keyfile:
+            try:
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                    self.tls_certfile, self.tls_keyfile, password=""
+                )
+            except OSError as error:
+                raise ValueError(f"TLS_CERTFILE and TLS_KEYFILE must hold a certificate and its key: {error}") from None
+        elif self.tls_certfile or self.tls_keyfile:
+            raise ValueError("TLS_CERTFILE and TLS_KEYFILE must be set both or neither")
+        return self
 
     @model_validator(mode="after")
     def _fit_for_production(self) -> Self:

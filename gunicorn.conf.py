@@ -1,6 +1,7 @@
 """gunicorn's settings. `gunicorn wsgi:app` reads this file by itself when started beside it."""
 
 import logging
+import shlex
 import socket
 import struct
 import sys
@@ -14,6 +15,8 @@ except SettingsError as error:  # an exit in a worker would be repeated for ever
     sys.exit(f"graph-presence does not start: {error}")
 
 bind = f"{_settings.host}:{_settings.port}"
+certfile = str(_settings.tls_certfile.resolve()) if _settings.tls_certfile else None
+keyfile = str(_settings.tls_keyfile.resolve()) if _settings.tls_keyfile else None
 workers = _settings.web_concurrency
 worker_class = "gthread"
 threads = _settings.web_threads  # a slow client holds one; none is made before it is needed
@@ -32,13 +35,16 @@ USER = "fa8bf3dc-eca7-46b7-bad1-db199b62afc3"
 
 
 def when_ready(server: Any) -> None:
-    """Once the port listens, bound the silence of clients, and print the documented example, ready to paste."""
+    """Once the port listens, bound the silence of clients, and print what there is to paste."""
     silence = struct.pack("ll", *divmod(round(_settings.client_timeout.total_seconds() * 1e6), 1_000_000))
     for listener in server.LISTENERS:  # gthread waits for the rest of a request for ever; connections inherit this
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
     server.log.error_log.addFilter(_is_no_silence)
     if _settings.is_development:
-        print(example(f"http://{bind}"), flush=True)  # noqa: T201
+        base = f"{'https' if certfile else 'http'}://{bind}"
+        print(example(base, certfile), flush=True)  # noqa: T201
+        if certfile:
+            print(trust(base, certfile), flush=True)  # noqa: T201
 
 
 def _is_no_silence(record: logging.LogRecord) -> bool:
@@ -46,13 +52,35 @@ def _is_no_silence(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
 
 
-def example(base: str) -> str:
+def trust(base: str, certificate: str) -> str:
+    """Return how each client is told to trust a certificate that nobody else vouches for."""
+    return "\n".join(
+        (
+            f"Clients that check certificates do not know {certificate} yet. They trust it by:",
+            "",
+            f"  curl            --cacert {shlex.quote(certificate)}",
+            f'  msal            ConfidentialClientApplication(..., authority="{base}/{TENANT}",',
+            f'                      instance_discovery=False, verify="{certificate}")',
+            f'  azure-identity  ClientSecretCredential(..., authority="{base}",',
+            f'                      disable_instance_discovery=True, connection_verify="{certificate}")',
+            "                      (both: with REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE unset, which go first)",
+            f'  httpx           AsyncClient(verify=ssl.create_default_context(cafile="{certificate}"))',
+            f'  requests        verify="{certificate}"',
+            f"  node            NODE_EXTRA_CA_CERTS={shlex.quote(certificate)}",
+            "  Chromium        --ignore-certificate-errors",
+            "",
+        )
+    )
+
+
+def example(base: str, certificate: str | None = None) -> str:
     """Return the documented example as four shell lines: token, setPresence, clearPresence, read back."""
+    curl = f"curl -sS --cacert {shlex.quote(certificate)}" if certificate else "curl -sS"
     presence = f"{base}/beta/users/{USER}/presence"
-    post = "curl -sS -w '%{http_code}\\n' -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
+    post = f"{curl} -w '%{{http_code}}\\n' -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     busy = f'{{"sessionId":"{APP}","availability":"Busy","activity":"InACall","expirationDuration":"PT1H"}}'
     token = (
-        f"TOKEN=$(curl -sS {base}/{TENANT}/oauth2/v2.0/token -d client_id={APP} -d client_secret=any"
+        f"TOKEN=$({curl} {base}/{TENANT}/oauth2/v2.0/token -d client_id={APP} -d client_secret=any"
         " -d grant_type=client_credentials -d scope=https://graph.microsoft.com/.default"
         """ | sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/')"""
     )
@@ -64,7 +92,7 @@ def example(base: str) -> str:
             token,
             f"{post} {presence}/setPresence -d '{busy}'",
             f'{post} {presence}/clearPresence -d \'{{"sessionId":"{APP}"}}\'',
-            f'curl -sS -H "Authorization: Bearer $TOKEN" {presence}',
+            f'{curl} -H "Authorization: Bearer $TOKEN" {presence}',
             "",
         )
     )

@@ -82,7 +82,8 @@ def gunicorn(app: str = "wsgi:app", **environment: str) -> Iterator[Server]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    server = Server(f"http://127.0.0.1:{port}", process)
+    scheme = "https" if "TLS_CERTFILE" in environment else "http"
+    server = Server(f"{scheme}://127.0.0.1:{port}", process)
     try:
         server.wait_for("Booting worker")
         yield server

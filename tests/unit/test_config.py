@@ -104,3 +104,19 @@ def test_what_no_browser_would_call_an_origin_stops_the_start(environment: pytes
     environment.setenv("CORS_ORIGINS", written)
     with pytest.raises(SettingsError, match=r"^CORS_ORIGINS: "):
         load(Settings)
+
+
+@pytest.mark.parametrize("given", [("TLS_CERTFILE",), ("TLS_KEYFILE",), ("TLS_CERTFILE", "TLS_KEYFILE")])
+def test_half_a_certificate_or_none_at_all_stops_the_start(
+    environment: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    for name in given:
+        environment.setenv(name, __file__)
+    with pytest.raises(SettingsError, match="TLS_CERTFILE and TLS_KEYFILE must"):
+        load(Settings)
+
+
+def test_a_certificate_that_is_not_there_stops_the_start(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TLS_CERTFILE", "/nowhere.pem")
+    with pytest.raises(SettingsError, match=r"^TLS_CERTFILE: "):
+        load(Settings)
