@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import psycopg
@@ -13,12 +14,13 @@ from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from typing_extensions import override
 
 from app.db import statements
 from app.db.prepared import Prepared
 from app.db.statements import Part
+from app.db.turns import Turns
 from app.domain.aggregate import FADE_STEP, UserState, shown_at
 from app.domain.values import EventKind, Preferred, Session, SessionKey, Shown, StatusMessage, WorkLocation
 
@@ -181,6 +183,8 @@ class SqliteStore(Store):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
+        pool = cast("QueuePool", engine.pool)
+        self._turns = Turns(Path(f"{engine.url.database}-turn"), pool.timeout())
         self._read_session = self._prepared(statements.READ_SESSION)
         self._read_others = self._prepared(statements.READ_OTHER_SESSIONS)
         self._put_session = self._prepared(statements.PUT_SESSION)
@@ -229,14 +233,26 @@ class SqliteStore(Store):
 
     @contextmanager
     def _write(self) -> Iterator[Any]:
-        with self._cursor() as cursor:
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                yield cursor
-            except BaseException:
-                cursor.execute("ROLLBACK")
-                raise
-            cursor.execute("COMMIT")
+        """Lend a cursor in a transaction that holds the write lock, and commit it.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or not in time; the lock may not have come in time.
+        """
+        try:
+            self._turns.begin()  # before a connection is taken from those that only read
+        except OSError as error:
+            raise StoreUnavailable from error
+        try:
+            with self._cursor() as cursor:
+                cursor.execute("BEGIN IMMEDIATE")
+                try:
+                    yield cursor
+                    cursor.execute("COMMIT")
+                except BaseException:
+                    cursor.connection.rollback()
+                    raise
+        finally:
+            self._turns.end()
 
     def _record(self, cursor: Any, event: Event) -> None:
         """Append an event at its `now`, or just after the user's newest event if that is later."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
@@ -14,6 +15,7 @@ from sqlalchemy import URL, ColumnElement, Engine, delete, select, text
 from app.db.engine import make_engine
 from app.db.models import PresenceEvent, PresenceSession
 from app.db.store import Store, StoreUnavailable, make_store
+from app.db.turns import Turns
 from app.domain.aggregate import UserState
 from app.domain.values import (
     AVAILABLE,
@@ -34,6 +36,7 @@ HOUR = timedelta(hours=1)
 SOON = timedelta(milliseconds=200)
 """The longest wait of a store that is to give up."""
 
+on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True, scope="session")
 on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True, scope="session")
 
 
@@ -355,6 +358,22 @@ def test_a_mutation_gives_up_on_a_lock_and_changes_nothing(desk: Desk, database:
                 store.set_session(desk.bot, PRESENTING, HOUR, START, new_id())
             assert store.read_user(desk.tenant_id, desk.user_id).sessions == before[0]
         assert (desk.sessions(), desk.events()) == before
+        assert store.end_session(desk.bot, START, new_id()) == []
+
+
+@on_sqlite
+def test_a_writer_whose_turn_does_not_come_gives_up_and_holds_up_no_reader(desk: Desk, database: URL) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    other = Turns(Path(f"{database.database}-turn"), timeout=60)
+    with impatient_engine(database) as engine:
+        store = make_store(engine)
+        other.begin()
+        try:
+            with pytest.raises(StoreUnavailable):
+                store.end_session(desk.bot, START, new_id())
+            assert store.read_user(desk.tenant_id, desk.user_id).sessions == [desk.session(desk.bot)]
+        finally:
+            other.end()
         assert store.end_session(desk.bot, START, new_id()) == []
 
 

@@ -1,0 +1,89 @@
+"""The queue in front of SQLite's write lock: between the threads of a process and between processes."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from app.db.turns import Turns
+
+IMPATIENT, PATIENT = 0.01, 60.0
+
+
+@pytest.fixture
+def lock_file(tmp_path: Path) -> Path:
+    return tmp_path / "presence.sqlite3-turn"
+
+
+@pytest.fixture
+def other_process(lock_file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has a turn until it is killed."""
+    program = (
+        "import sys, pathlib; from app.db.turns import Turns\n"
+        "turns = Turns(pathlib.Path(sys.argv[1]), 60); turns.begin(); print('mine', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(lock_file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "mine\n"
+        yield process
+        process.kill()
+
+
+def take(turns: Turns) -> None:
+    turns.begin()
+    turns.end()
+
+
+def test_a_thread_waits_for_the_turn_of_another(lock_file: Path) -> None:
+    turns = Turns(lock_file, PATIENT)
+    turns.begin()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(take, turns)
+        assert not waiting.done()
+        turns.end()
+        waiting.result()
+
+
+def test_a_thread_gives_up_in_time(lock_file: Path) -> None:
+    turns = Turns(lock_file, IMPATIENT)
+    turns.begin()
+    with ThreadPoolExecutor(1) as threads, pytest.raises(TimeoutError):
+        threads.submit(turns.begin).result()
+    turns.end()
+    take(turns)
+
+
+def test_a_process_gives_up_in_time(lock_file: Path, other_process: subprocess.Popen[str]) -> None:
+    turns = Turns(lock_file, IMPATIENT)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            turns.begin()
+
+
+def test_a_process_that_dies_gives_way(lock_file: Path, other_process: subprocess.Popen[str]) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(take, Turns(lock_file, PATIENT))
+        assert not waiting.done()
+        other_process.kill()
+        waiting.result()
+
+
+def test_a_wait_that_was_given_up_takes_no_turn_later(lock_file: Path, other_process: subprocess.Popen[str]) -> None:
+    gave_up = Turns(lock_file, IMPATIENT)
+    with pytest.raises(TimeoutError):
+        gave_up.begin()
+    other_process.kill()
+    take(Turns(lock_file, PATIENT))
+
+
+def test_a_lock_file_that_cannot_be_made_leaves_the_queue_usable(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    turns = Turns(folder / "turn", PATIENT)
+    with pytest.raises(FileNotFoundError):
+        turns.begin()
+    folder.mkdir()
+    take(turns)
