@@ -82,6 +82,26 @@ def _read(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
 _one = select(USER.label("id")).subquery("one")
 READ_USER = _read(_one, _one.c.id)
 
+
+def _each(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
+    """Return the same query for PostgreSQL, fenced: it looks each user up, and never reads all users of the tenant.
+
+    The planner cannot know how few are asked for; an OFFSET keeps it from joining whole tables.
+    """
+
+    def looked_up(columns: Any, of: ColumnElement[str], name: str) -> Any:
+        found = select(*columns).where(columns[0].table.c.tenant_id == TENANT, columns[0].table.c.user_id == of)
+        return found.offset(FENCE).lateral(name)
+
+    newest = select(func.max(EVENT.at)).where(EVENT.tenant_id == TENANT, EVENT.user_id == user_id).scalar_subquery()
+    said = looked_up(SAID_STATE, user_id, "said")
+    user = select(user_id.label("known_id"), newest.label("recorded_at"), *said.c)
+    seen = user.select_from(users.outerjoin(said, true())).offset(FENCE).subquery("seen")
+    sessions = looked_up(STATE, seen.c.known_id, "sessions")
+    return select(*seen.c, *sessions.c).select_from(seen.outerjoin(sessions, true()))
+
+
+FENCE: ColumnElement[int] = literal_column("0")
 _listed = func.json_each(bindparam("user_ids", type_=String)).table_valued("value", name="listed")
 _unnested = (
     func.unnest(bindparam("user_ids", type_=postgresql.ARRAY(SESSION.user_id.type)))
@@ -90,7 +110,7 @@ _unnested = (
 )
 READ_USERS = {
     "sqlite": _read(_listed, _listed.c.value),
-    "postgresql": _read(_unnested, cast(_unnested.c.id, SESSION.user_id.type)),
+    "postgresql": _each(_unnested, cast(_unnested.c.id, SESSION.user_id.type)),
 }
 """The same for a list: of JSON on SQLite, an array on PostgreSQL."""
 
