@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Engine, create_engine, event
 from typing_extensions import override
 
@@ -58,6 +59,7 @@ def make_engine(url: URL, *, pool: int, timeout: timedelta, sqlite_synchronous: 
         pool_size=pool,
         max_overflow=0,
         pool_timeout=seconds / 2,
+        pool_reset_on_return=None,  # nothing is left open: whoever says BEGIN says COMMIT or ROLLBACK
         connect_args=connect_args,
     )
     if engine.dialect.name == "sqlite":
@@ -73,6 +75,7 @@ def make_engine(url: URL, *, pool: int, timeout: timedelta, sqlite_synchronous: 
         def connect(_dialect: object, _record: object, args: Any, options: Any) -> ImpatientConnection:
             connection = ImpatientConnection.connect(*args, **options)
             connection.longest_wait_seconds = seconds + GRACE_SECONDS
+            connection.adapters.register_loader("uuid", TextLoader)
             return connection
 
     _leave_to_parent(engine)

@@ -8,7 +8,7 @@ the values and pools the connections.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Enum
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -28,14 +28,18 @@ class Prepared:
         for name in compiled.positiontup or ():
             bind = compiled.binds[name]
             self._parameters.append((name, bind.type.dialect_impl(dialect).bind_processor(dialect), bind.value))
-        columns = statement.selected_columns if statement.is_select else statement.exported_columns
-        converts = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
-        self._columns: list[Convert] = converts if any(converts) else []
+        columns = list(statement.selected_columns if statement.is_select else statement.exported_columns)
+        self._returns_rows = bool(columns)
+        self._columns = [
+            (place, convert)
+            for place, column in enumerate(columns)
+            if (convert := _from_database(column.type, dialect)) is not None
+        ]
 
     def run(self, cursor: Any, parameters: Mapping[str, Any]) -> list[Row]:
         """Execute the statement and return its rows; none when it returns no rows at all."""
         cursor.execute(self.sql, self.values(parameters))
-        if cursor.description is None:
+        if not self._returns_rows:  # cursor.description would say so, too, but psycopg builds it anew each time
             return []
         rows: list[Row] = cursor.fetchall()
         return [self._converted(row) for row in rows] if self._columns else rows
@@ -49,5 +53,16 @@ class Prepared:
         return values
 
     def _converted(self, row: Row) -> Row:
-        pairs = zip(self._columns, row, strict=True)
-        return tuple([value if convert is None else convert(value) for convert, value in pairs])
+        values = list(row)
+        for place, convert in self._columns:
+            if values[place] is not None:
+                values[place] = convert(values[place])
+        return tuple(values)
+
+
+def _from_database(column_type: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """Return what makes Python's values of the driver's, None left out; an enum's are looked up, not searched for."""
+    if isinstance(column_type, Enum):
+        return {member.value: member for member in column_type.enum_class or ()}.__getitem__
+    convert: Convert = column_type.dialect_impl(dialect).result_processor(dialect, None)
+    return convert

@@ -8,9 +8,6 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 from typing_extensions import override
 
-SQLITE_TIME = "%Y-%m-%d %H:%M:%S.%f+00:00"
-"""Fixed width, so that text compares as time does."""
-
 
 class GuidColumn(TypeDecorator[str]):
     """A GUID: dashed lower-case text, in PostgreSQL a native uuid."""
@@ -22,6 +19,10 @@ class GuidColumn(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return dialect.type_descriptor(postgresql.UUID(as_uuid=False) if dialect.name == "postgresql" else String(36))
 
+    @override
+    def result_processor(self, dialect: Dialect, coltype: Any) -> None:
+        """Leave it as it comes, as text: app.db.engine has psycopg give a uuid as text, too."""
+
 
 class UtcColumn(TypeDecorator[datetime]):
     """A moment, aware and in UTC: fixed-width text, in PostgreSQL a timestamptz."""
@@ -31,16 +32,16 @@ class UtcColumn(TypeDecorator[datetime]):
 
     @override
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(DateTime(timezone=True) if dialect.name == "postgresql" else String(32))
+        return dialect.type_descriptor(DateTime(timezone=True) if dialect.name == "postgresql" else _TextMoment(32))
+
+
+class _TextMoment(String):
+    """A moment such as 2026-03-02 08:00:00.000000+00:00: fixed width, so that text compares as time does."""
 
     @override
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return value.astimezone(UTC).strftime(SQLITE_TIME)
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return lambda moment: None if moment is None else moment.astimezone(UTC).isoformat(" ", "microseconds")
 
     @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.astimezone(UTC) if dialect.name == "postgresql" else datetime.fromisoformat(value)
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        return lambda text: None if text is None else datetime.fromisoformat(text)
