@@ -1,7 +1,7 @@
 """The bodies of the presence API, as Graph names their members."""
 
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -44,13 +44,20 @@ def _duration(value: object) -> timedelta | None:
         raise PydanticCustomError("duration", rule, {"got": f"{value!r:.60}"}) from None
 
 
-def _pair(availability: str, activity: str, allowed: Iterable[Shown]) -> Shown:
+def _pair(availability: str, activity: str, allowed: Mapping[tuple[str, str], Shown]) -> Shown:
     """Return the pair in Graph's spelling, whatever the case that it was sent in."""
-    for shown in allowed:
-        if (availability.lower(), activity.lower()) == (shown.availability.lower(), shown.activity.lower()):
-            return shown
-    pairs, got = ", ".join(map(str, allowed)), f"{availability:.30}/{activity:.30}"
-    raise sentence(f"[Availability], [Activity]: must be one of {pairs}, got {got!r}.")
+    shown = allowed.get((availability.lower(), activity.lower()))
+    if shown is None:
+        pairs, got = ", ".join(map(str, allowed.values())), f"{availability:.30}/{activity:.30}"
+        raise sentence(f"[Availability], [Activity]: must be one of {pairs}, got {got!r}.")
+    return shown
+
+
+def _by_name(pairs: Iterable[Shown]) -> Mapping[tuple[str, str], Shown]:
+    return {(shown.availability.lower(), shown.activity.lower()): shown for shown in pairs}
+
+
+_SETTABLE, _PREFERABLE = _by_name(SETTABLE), _by_name(PREFERABLE)
 
 
 def _in_range(duration: timedelta, shortest: timedelta, longest: timedelta, said: str) -> timedelta:
@@ -80,7 +87,7 @@ class SetPresence(GraphBody):
     @property
     def shown(self) -> Shown:
         """The pair to show."""
-        return _pair(self.availability, self.activity, SETTABLE)
+        return _pair(self.availability, self.activity, _SETTABLE)
 
     @property
     def lifetime(self) -> timedelta:
@@ -104,7 +111,7 @@ class SetUserPreferredPresence(GraphBody):
     @property
     def shown(self) -> Shown:
         """The pair to show."""
-        return _pair(self.availability, self.activity, PREFERABLE)
+        return _pair(self.availability, self.activity, _PREFERABLE)
 
     @property
     def lifetime(self) -> timedelta:

@@ -2,22 +2,29 @@
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from flask import Response, request
+from werkzeug.sansio.utils import get_current_url
 
 from app.domain.values import DASHED_GUID
 from app.web.answers import ODATA_JSON, json_answer
 from app.web.errors import InvalidQuery, NotAcceptable
 
 JSON_TYPES = {"application/json", "application/*", "*/*"}
+_MOUNT = re.compile(r"/(v1\.0/|beta/)?", re.IGNORECASE)
 _ID_LIST = re.compile(r"\s*id\s+in\s*\(\s*('[^']*'(?:\s*,\s*'[^']*')*)\s*\)\s*", re.ASCII | re.IGNORECASE)
 _ID_EQUALS = re.compile(r"\s*id\s+eq\s+('[^']*')\s*", re.ASCII | re.IGNORECASE)
 
 
 def mount_url() -> str:
     """Return where the request's mount begins, with a slash at the end: what `@odata.context` starts with."""
-    mount = re.match(r"/(v1\.0/|beta/)?", request.path, re.IGNORECASE)
-    return request.url_root + (mount[1] or "" if mount else "")
+    mount = _MOUNT.match(request.path)
+    return _root_url(request.scheme, request.host, request.root_path) + (mount[1] or "" if mount else "")
+
+
+_root_url = lru_cache(256)(get_current_url)
+"""werkzeug's `request.url_root`, remembered: quoting it anew was a tenth of a read's time in Python."""
 
 
 def graph_answer(context: str, body: Mapping[str, object]) -> Response:
