@@ -1,14 +1,23 @@
 """What a request says, parsed and checked before anything is looked up."""
 
+import gzip
 import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from io import BytesIO
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from flask import request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.domain.values import DASHED_GUID
 from app.web.errors import InvalidArgument, MalformedBody, WrongMediaType
+
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""PostgreSQL stores no NUL, and no UTF-8 writes half of a character."""
 
 GUID_RULE = "must be a GUID such as 22553876-f5ab-4529-bffb-cfe50aa89f87"
 
@@ -43,15 +52,18 @@ def read_body(model: type[Body]) -> Body:
     """Return the request's body as `model`. Clients that have nothing to say send no body, which is {} here.
 
     Raises:
-        WrongMediaType: there is a body, and it is not labelled application/json, or compressed.
-        MalformedBody: it is not a JSON object.
+        WrongMediaType: there is a body, and it is not labelled application/json, or compressed by other than gzip.
+        RequestEntityTooLarge: it is longer than the request's `max_content_length`, compressed or not.
+        MalformedBody: it is not a JSON object, or no gzip that says it is.
         InvalidArgument: one of its members is not what the model wants.
     """
     text = request.get_data(cache=False)
     if text and request.mimetype != "application/json":
         raise WrongMediaType("Content-Type must be application/json.")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise WrongMediaType("Content-Encoding must be identity: send the body as it is.")
+    if (encoding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
+        if encoding not in {"gzip", "x-gzip"}:
+            raise WrongMediaType("Content-Encoding must be gzip or identity.")
+        text = _inflate(text, request.max_content_length or 0)
     try:
         return model.model_validate(_parse(text or b"{}"))
     except ValidationError as error:
@@ -69,6 +81,17 @@ def guid_in_path(name: str, value: str) -> str:
     return value.lower()
 
 
+def _inflate(packed: bytes, max_bytes: int) -> bytes:
+    """Return what gzip packed, unpacking no more than a byte over `max_bytes`."""
+    try:
+        text = gzip.GzipFile(fileobj=BytesIO(packed)).read(max_bytes + 1)
+    except (OSError, EOFError, zlib.error):  # of no gzip or a wrong checksum, a torn one, bits that mean nothing
+        raise MalformedBody("The request body is not gzip, as its Content-Encoding says.") from None
+    if len(text) > max_bytes:
+        raise RequestEntityTooLarge
+    return text
+
+
 def _parse(text: bytes) -> dict[str, object]:
     try:
         body = json.loads(text.decode(), object_pairs_hook=_members, parse_constant=_no_constant)
@@ -76,7 +99,30 @@ def _parse(text: bytes) -> dict[str, object]:
         raise MalformedBody("The request body must be a JSON object.") from None
     if not isinstance(body, dict):
         raise MalformedBody("The request body must be a JSON object.")
+    if b"\\u" in text:  # no other way to write them: JSON takes no bare NUL, UTF-8 no surrogate
+        for path, value in _texts(body):
+            if UNSTORABLE.search(value):
+                raise InvalidArgument(f"[{_member(path)}]: must hold no NUL and no lone surrogate.")
     return body
+
+
+def _texts(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield every text in a parsed body, the names of members included, with the path to it."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, inside in value.items():
+            yield (*path, name), name
+            yield from _texts(inside, (*path, name))
+    elif isinstance(value, list):
+        for place, inside in enumerate(value):
+            yield from _texts(inside, (*path, place))
+
+
+def _member(path: Iterable[str | int]) -> str:
+    """Return a member as Graph writes it, in a form that can be sent back and logged."""
+    parts = (f"{part}"[:1].upper() + f"{part}"[1:60] for part in path)
+    return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", ".".join(parts))[:200]
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,7 +141,7 @@ def _no_constant(name: str) -> NoReturn:
 
 def _say(fault: ErrorDetails) -> str:
     """Return one fault as Graph writes it: the member in brackets, then the rule."""
-    member = ".".join(f"{part}"[:1].upper() + f"{part}"[1:] for part in fault["loc"])
+    member = _member(fault["loc"])
     if fault["type"] == "sentence":
         return fault["msg"]
     if fault["type"] == "missing" or fault["input"] is None:

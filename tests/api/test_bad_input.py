@@ -1,6 +1,9 @@
 """What is not right is told apart, named, and changes nothing."""
 
+import gzip
 import json
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine, text
@@ -174,11 +177,111 @@ def test_another_label_is_415(graph: Graph, alice: str, bot: Application, conten
     assert graph.presence_of(alice, bot) == IN_A_CALL
 
 
-def test_a_compressed_body_is_415_upon_which_clients_send_it_plain(graph: Graph, alice: str, bot: Application) -> None:
+CLEAR = "/users/{}/presence/clearPresence"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip"])
+def test_a_gzip_body_is_read(graph: Graph, alice: str, bot: Application, encoding: str) -> None:
+    graph.shows(alice, bot, IN_A_CALL)
+    first, rest = b'{"sessionId":', f'"{bot.app_id}"}}'.encode()
+    data = gzip.compress(first) + gzip.compress(rest)  # two members are one file. Source: RFC 1952, 2.2
+    answer = raw(graph, bot, CLEAR.format(alice), data, "application/json", **{"Content-Encoding": encoding})
+    assert_ok(answer)
+    assert graph.presence_of(alice, bot) == OFFLINE
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", ""])
+def test_a_body_in_another_encoding_is_415(graph: Graph, alice: str, bot: Application, encoding: str) -> None:
+    graph.shows(alice, bot, IN_A_CALL)
     data = json.dumps({"sessionId": bot.app_id}).encode()
-    path = f"/users/{alice}/presence/clearPresence"
-    answer = raw(graph, bot, path, data, "application/json", **{"Content-Encoding": "br"})
+    answer = raw(graph, bot, CLEAR.format(alice), data, "application/json", **{"Content-Encoding": encoding})
     assert_error(answer, 415, "UnsupportedMediaType", "Content-Encoding")
+    assert graph.presence_of(alice, bot) == IN_A_CALL
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:9],
+        lambda data: data[:-8] + b"\0" * 8,  # checksum and length
+        lambda data: data[:10] + b"\xff" * 20,
+        lambda data: data + b"more",
+        lambda data: b"\x1f\x8b\x07" + data[3:],
+        gzip.decompress,
+    ],
+    ids=["cut", "header only", "checksum", "bits", "more behind", "method", "plain"],
+)
+def test_a_body_that_is_no_gzip_is_400(
+    graph: Graph, alice: str, bot: Application, damage: Callable[[bytes], bytes]
+) -> None:
+    graph.shows(alice, bot, IN_A_CALL)
+    data = damage(gzip.compress(json.dumps({"sessionId": bot.app_id}).encode()))
+    answer = raw(graph, bot, CLEAR.format(alice), data, "application/json", **{"Content-Encoding": "gzip"})
+    assert_error(answer, 400, "BadRequest", "gzip")
+    assert graph.presence_of(alice, bot) == IN_A_CALL
+
+
+@pytest.mark.parametrize(("size", "status"), [(64 * 1024, 200), (64 * 1024 + 1, 413), (50 * 1024 * 1024, 413)])
+def test_a_gzip_body_of_over_64_kib_inside_is_413(
+    graph: Graph, alice: str, bot: Application, size: int, status: int
+) -> None:
+    graph.shows(alice, bot, IN_A_CALL)
+    data = gzip.compress(json.dumps({"sessionId": bot.app_id}).encode().ljust(size))
+    answer = raw(graph, bot, CLEAR.format(alice), data, "application/json", **{"Content-Encoding": "gzip"})
+    if status == 200:
+        assert_ok(answer)
+    else:
+        assert_error(answer, 413, "RequestEntityTooLarge", "65536")
+        assert graph.presence_of(alice, bot) == IN_A_CALL
+
+
+def test_a_gzip_body_costs_no_more_memory_than_its_limit(graph: Graph, alice: str, bot: Application) -> None:
+    data = gzip.compress(b" " * 50 * 1024 * 1024)
+    tracemalloc.start()
+    try:
+        answer = raw(graph, bot, CLEAR.format(alice), data, "application/json", **{"Content-Encoding": "gzip"})
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert_error(answer, 413, "RequestEntityTooLarge")
+    assert peak_bytes < 2 * 1024 * 1024
+
+
+UNSTORABLE = ["\\u0000", "a\\u0000b", "\\ud800", "\\udfff", "\\ude00\\ud83d"]
+
+
+@pytest.mark.parametrize("text", UNSTORABLE)
+@pytest.mark.parametrize(
+    ("body", "member"),
+    [
+        ('{"statusMessage": {"message": {"content": "%s", "contentType": "text"}}}', "[StatusMessage.Message.Content]"),
+        ('{"statusMessage": {"message": {"content": "x"}}, "unknown": [1, {"a": "%s"}]}', "[Unknown.1.A]"),
+        ('{"statusMessage": {"message": {"content": "x"}}, "%s": 1}', "\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_text_that_no_store_holds_is_400_and_named(
+    graph: Graph, alice: str, bot: Application, body: str, member: str, text: str, engine: Engine
+) -> None:
+    before = rows(engine, graph)
+    path = f"/users/{alice}/presence/setStatusMessage"
+    answer = raw(graph, bot, path, (body % text).encode(), "application/json")
+    assert_error(answer, 400, "InvalidArgument", member, "NUL")
+    assert rows(engine, graph) == before
+
+
+@pytest.mark.parametrize("text", UNSTORABLE)
+def test_a_batch_with_text_that_no_url_holds_is_400(graph: Graph, bot: Application, text: str) -> None:
+    body = f'{{"requests": [{{"id": "1", "method": "GET", "url": "/users/{text}/presence"}}]}}'
+    answer = raw(graph, bot, "/$batch", body.encode(), "application/json")
+    assert_error(answer, 400, "InvalidArgument", "[Requests.0.Url]")
+
+
+def test_a_character_of_two_escapes_is_one_character(graph: Graph, alice: str, bot: Application) -> None:
+    body = '{"statusMessage": {"message": {"content": "\\ud83d\\ude00 \\u00e9", "contentType": "text"}}}'
+    assert_ok(raw(graph, bot, f"/users/{alice}/presence/setStatusMessage", body.encode(), "application/json"))
+    read = graph.reads(alice, bot).get_json()["statusMessage"]
+    assert read["message"]["content"] == "\U0001f600 \u00e9"
 
 
 @pytest.mark.parametrize(("size", "status"), [(64 * 1024, 200), (64 * 1024 + 1, 413)])

@@ -135,6 +135,7 @@ def test_a_worker_that_dies_is_replaced_and_the_port_stays(make_database: Callab
         server.wait_for("Booting worker")
         with urllib.request.urlopen(f"{server.base}/healthz", timeout=30) as answer:  # noqa: S310
             assert answer.status == 200
+            assert answer.headers["Server"] == "gunicorn"  # and no version
     assert server.process.returncode == 0
 
 
