@@ -120,7 +120,7 @@ class Settings(DatabaseSettings):
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """`NORMAL` is faster, but a power cut may lose the last acknowledged writes"""
     instance_path: Path = INSTANCE
-    """folder of what a development server keeps: the issuer's key, the emulator's clock and faults"""
+    """folder of what a development server keeps: the issuer's key, the emulator's clock, faults and hints"""
     cors_origins: ListedOrigins = ()
     """origins whose pages may call, comma-separated, `*`: any; empty: none, in development any"""
     auth_tenants: ListedGuids = ()

@@ -15,8 +15,10 @@ from app.db.engine import make_engine
 from app.db.schema import SchemaCheck
 from app.db.store import make_store
 from app.emulator import controls, issuer
+from app.emulator.explained import ExplainedPresence
 from app.emulator.faults import Faults
 from app.emulator.grants import DEVELOPMENT_TENANT, Issuer
+from app.emulator.hints import Hints
 from app.emulator.keys import SigningKey, load_or_make_key
 from app.emulator.shared import MovableClock, SharedPage
 from app.services.emulation import Emulation
@@ -57,8 +59,9 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         sqlite_synchronous=settings.sqlite_synchronous,
     )
     app.extensions["engine"] = engine
+    store = make_store(engine)
     wiring = guard.Wiring(
-        presence=PresenceService(make_store(engine), clock),
+        presence=ExplainedPresence(store, clock) if page else PresenceService(store, clock),
         verifier=_verifier(settings, clock),
     )
     guard.mount(app, wiring)
@@ -78,8 +81,11 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         app.register_blueprint(issuer.blueprint(Issuer(signing_key, audience, home_tenant_id, clock)))
         faults = Faults(page, settings.instance_path / "faults.json")
         faults.mount(app, exempt=(controls.PATH, "/healthz", "/readyz"))
+        hints = Hints(settings.instance_path / "hints.jsonl", clock)
+        hints.mount(app)
+        seeded = PresenceService(store, clock)
         emulation = Emulation(engine)
-        app.register_blueprint(controls.blueprint(MovableClock(page), faults, emulation, wiring.presence))
+        app.register_blueprint(controls.blueprint(MovableClock(page), faults, hints, emulation, seeded))
     return app
 
 

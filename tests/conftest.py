@@ -106,9 +106,16 @@ def session_clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def flask_app(database: URL, jwks_file: Path, session_clock: Clock) -> Iterator[Flask]:
+def flask_app(
+    database: URL, jwks_file: Path, session_clock: Clock, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Flask]:
     """The application on a migrated database; any tenant, so that each test has one of its own."""
-    settings = Settings(presence_env="development", database_url=database, auth_jwks_uri=str(jwks_file))
+    settings = Settings(
+        presence_env="development",
+        database_url=database,
+        auth_jwks_uri=str(jwks_file),
+        instance_path=tmp_path_factory.mktemp("instance"),
+    )
     app = create_app(settings, session_clock)
     yield app
     app.extensions["engine"].dispose()

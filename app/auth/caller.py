@@ -6,7 +6,12 @@ from app.domain.values import SessionKey
 
 
 class ForeignSession(Exception):
-    """The session that a request names belongs to another application."""
+    """The session that a request names is not that of the application which calls."""
+
+    def __init__(self, session_id: str, app_id: str) -> None:
+        super().__init__(session_id, app_id)
+        self.session_id = session_id
+        self.app_id = app_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +40,5 @@ class Caller:
             ForeignSession: `session_id` is not the caller's application id.
         """
         if session_id != self.app_id:
-            raise ForeignSession(session_id)
+            raise ForeignSession(session_id, self.app_id)
         return self.acting_for(user_id)

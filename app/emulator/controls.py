@@ -1,5 +1,6 @@
 """The emulator's controls, under one path: time, data, faults. They exist in development only."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
@@ -10,11 +11,13 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from app.domain.durations import parse_duration
 from app.domain.values import SETTABLE, SessionKey, Shown
 from app.emulator.faults import Fault, Faults
+from app.emulator.hints import Hints
 from app.emulator.shared import MovableClock
 from app.services.emulation import Emulation
 from app.services.presence import PresenceService
 from app.web.answers import json_answer
 from app.web.bodies import GraphBody, Guid, read_body, sentence
+from app.web.errors import InvalidArgument
 from app.web.guard import public
 
 PATH = "/emulator"
@@ -103,8 +106,10 @@ class Snapshot(GraphBody):
         return tables
 
 
-def blueprint(clock: MovableClock, faults: Faults, emulation: Emulation, presence: PresenceService) -> Blueprint:
-    """Return the emulator's routes."""
+def blueprint(
+    clock: MovableClock, faults: Faults, hints: Hints, emulation: Emulation, presence: PresenceService
+) -> Blueprint:
+    """Return the emulator's routes. `presence` is what seeds are set with, and says nothing of them."""
     bp = Blueprint("emulator", __name__, url_prefix=PATH)
 
     def time_now() -> ResponseReturnValue:
@@ -128,9 +133,10 @@ def blueprint(clock: MovableClock, faults: Faults, emulation: Emulation, presenc
     @bp.post("/reset")
     @public
     def reset() -> ResponseReturnValue:
-        """Forget everything: rows, faults, and the clock's offset."""
+        """Forget everything: rows, faults, hints, and the clock's offset."""
         emulation.reset()
         faults.clear()
+        hints.clear()
         clock.reset()
         return "", 200
 
@@ -178,6 +184,23 @@ def blueprint(clock: MovableClock, faults: Faults, emulation: Emulation, presenc
     def clear_faults() -> ResponseReturnValue:
         """Let no request fail any more."""
         faults.clear()
+        return "", 200
+
+    @bp.get("/hints")
+    @public
+    def list_hints() -> ResponseReturnValue:
+        """Return the hints that were given, oldest first; `since` an earlier answer's `next`, only newer ones."""
+        since = request.args.get("since", "0")
+        if not re.fullmatch(r"\d{1,9}", since, re.ASCII):
+            raise InvalidArgument(f"[Since]: must be a number, the `next` of an earlier answer, got {since!r:.30}.")
+        found = hints.since(int(since))
+        return json_answer({"value": found, "next": int(since) + len(found)})
+
+    @bp.delete("/hints")
+    @public
+    def clear_hints() -> ResponseReturnValue:
+        """Forget the hints, and count from 0 again."""
+        hints.clear()
         return "", 200
 
     return bp

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from flask import request
+from blinker import Signal
+from flask import current_app, request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -18,6 +19,9 @@ from app.web.errors import InvalidArgument, MalformedBody, WrongMediaType
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL stores no NUL, and no UTF-8 writes half of a character."""
+
+body_read = Signal("A body was parsed, and is not checked yet. Sent by the application, with `model` and `members`.")
+"""Nobody listens in production."""
 
 GUID_RULE = "must be a GUID such as 22553876-f5ab-4529-bffb-cfe50aa89f87"
 
@@ -64,8 +68,11 @@ def read_body(model: type[Body]) -> Body:
         if encoding not in {"gzip", "x-gzip"}:
             raise WrongMediaType("Content-Encoding must be gzip or identity.")
         text = _inflate(text, request.max_content_length or 0)
+    members = _parse(text or b"{}")
+    if body_read.receivers:
+        body_read.send(current_app._get_current_object(), model=model, members=members)  # type: ignore[attr-defined]
     try:
-        return model.model_validate(_parse(text or b"{}"))
+        return model.model_validate(members)
     except ValidationError as error:
         raise InvalidArgument(" ".join(map(_say, error.errors(include_url=False)))) from None
 

@@ -31,7 +31,11 @@ class WrongMediaType(Exception):
 
 
 class PermissionMissing(Exception):
-    """The token is good but does not allow this."""
+    """The token is good but does not allow this. `held` are the permissions that it has, where others would do."""
+
+    def __init__(self, message: str, held: frozenset[str] | None = None) -> None:
+        super().__init__(message)
+        self.held = held
 
 
 class InvalidQuery(Exception):

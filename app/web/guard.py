@@ -56,15 +56,17 @@ class Access:
             return
         if not wanted:
             raise PermissionMissing("Delegated tokens are not supported here: use an application's own token.")
-        raise PermissionMissing(f"The token's {'roles' if caller.app_only else 'scp'} must contain {_any(wanted)}.")
+        kind = "roles" if caller.app_only else "scp"
+        raise PermissionMissing(f"The token's {kind} must contain {_any(wanted)}.", held)
 
     def check_user(self, caller: Caller, user_id: str) -> None:
         """Raise PermissionMissing when a signed-in user may do it for themselves only, and this is somebody else."""
         if not caller.app_only and user_id != caller.user_id and caller.scopes.isdisjoint(self.everybody):
             if not self.everybody:
                 raise PermissionMissing("Cannot set the presence of another user.")
+            wanted = _any(self.everybody)
             raise PermissionMissing(
-                f"The token's scp must contain {_any(self.everybody)} to read another user's presence."
+                f"The token's scp must contain {wanted} to read another user's presence.", caller.scopes
             )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from flask import Flask
 
 from app.api import presence
+from app.emulator.hints import HintId
 from app.web.errors import ANSWERS
 from config import Settings
 from tests.servers import ROOT
@@ -63,6 +64,10 @@ def test_the_error_table_is_the_one_that_answers() -> None:
     rows = [[str(answer.status.value), f"`{answer.code}`", kind.__name__] for kind, answer in ANSWERS.items()]
     documented = [row[:3] for row in table_under("Errors", (ROOT / "docs/errors.md").read_text())]
     assert sorted(documented) == sorted(rows)
+
+
+def test_every_hint_has_its_section() -> None:
+    assert re.findall("^## (.*)$", (ROOT / "docs/hints.md").read_text(), flags=re.MULTILINE) == list(HintId)
 
 
 def test_every_link_of_every_page_leads_somewhere() -> None:

@@ -129,9 +129,9 @@ class PresenceEmulator:
 
     @property
     def hints(self) -> list[Hint]:
-        """What the server had to say since the last reset."""
+        """What the server had to say since the last reset, but for keep-alives, which are as they should be."""
         raised = self._ask("GET", "/emulator/hints")["value"]
-        return [Hint(hint["id"], hint["text"], hint["requestId"]) for hint in raised]
+        return [Hint(hint["id"], hint["text"], hint["requestId"]) for hint in raised if hint["level"] == "warning"]
 
     def _fault(self, path: str, times: int, method: str | None, what: dict[str, object]) -> None:
         body = {"path": path, "times": times, **({"method": method} if method else {}), **what}

@@ -1,0 +1,82 @@
+"""Presence that says why a change which was made is not seen."""
+
+from datetime import UTC, datetime, timedelta
+
+from typing_extensions import override
+
+from app.domain.aggregate import UserState, aggregate, presence_of, shown_at
+from app.domain.values import OFFLINE, SessionKey, Shown
+from app.emulator.hints import Hint, HintId, note
+from app.services.presence import PresenceService
+
+
+class ExplainedPresence(PresenceService):
+    """Looks at a user before and after each change, which costs two reads, and notes a hint when nobody sees it."""
+
+    @override
+    def set(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> Shown:
+        before = self._look(key)
+        adds_up_to = super().set(key, shown, lifetime, request_id)
+        self._note(why_session_unseen(key.session_id, shown, before, self._look(key), self._clock()))
+        return adds_up_to
+
+    @override
+    def clear(self, key: SessionKey, request_id: str) -> Shown:
+        before = self._look(key)
+        adds_up_to = super().clear(key, request_id)
+        self._note(why_session_unseen(key.session_id, None, before, self._look(key), self._clock()))
+        return adds_up_to
+
+    @override
+    def prefer(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> None:
+        before = self._look(key)
+        super().prefer(key, shown, lifetime, request_id)
+        seen = presence_of(before, self._clock()).shown
+        if seen == OFFLINE:
+            text = f"{shown} shows only while a session is live, and none is: the user is {seen}"
+            self._note(Hint(HintId.NO_LIVE_SESSION, text))
+        elif seen == shown:
+            self._note(Hint(HintId.ALREADY_SHOWN, f"the user showed {seen} already"))
+
+    @override
+    def stop_preferring(self, key: SessionKey, request_id: str) -> None:
+        preferred = self._look(key).preferred
+        super().stop_preferring(key, request_id)
+        if preferred is None or preferred.expires_at <= self._clock():
+            self._note(Hint(HintId.NOTHING_TO_CLEAR, "the user had no preferred presence"))
+
+    def _look(self, key: SessionKey) -> UserState:
+        return self._store.read_user(key.tenant_id, key.user_id)
+
+    def _note(self, hint: Hint | None) -> None:
+        if hint is not None:
+            note(hint)
+
+
+def why_session_unseen(
+    session_id: str, wanted: Shown | None, before: UserState, after: UserState, now: datetime
+) -> Hint | None:
+    """Return why nobody sees that a session was set to `wanted`, or cleared (None); None when it is seen."""
+    was, seen = presence_of(before, now).shown, presence_of(after, now).shown
+    if seen != was and wanted in {None, seen}:
+        return None
+    preferred = after.preferred
+    if preferred is not None and preferred.expires_at > now and preferred.shown == seen:
+        return Hint(
+            HintId.HIDDEN_BY_PREFERRED,
+            f"the user prefers {seen} until {_moment(preferred.expires_at)}, which shows in place of the sessions",
+        )
+    for session in sorted(before.sessions):
+        if session.session_id == session_id and session.expires_at > now and wanted == seen == shown_at(session, now):
+            return Hint(HintId.KEEP_ALIVE, f"the session showed {seen} already: only its end moved")
+    for session in sorted(after.sessions):
+        if session.session_id != session_id and session.expires_at > now and aggregate([session], now) == seen:
+            of = f"{seen} of session {session.session_id}, which lasts until {_moment(session.expires_at)}"
+            if wanted == seen:
+                return Hint(HintId.ALREADY_SHOWN, f"the user showed it already: {of}")
+            return Hint(HintId.OUTRANKED, f"{f'not {wanted} shows, but' if wanted else 'what shows is'} {of}")
+    return None
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
