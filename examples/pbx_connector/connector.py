@@ -25,6 +25,10 @@ class Connector:
         self._token = token
         self._wait = wait
 
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._client.close()
+
     def call_started(self, user_id: str) -> None:
         """Show the user as in a call. Called again while the call lasts, it is the keep-alive."""
         self._post(user_id, "setPresence", {**IN_A_CALL, "expirationDuration": LEASE})

@@ -3,7 +3,7 @@
 The second half shows mistakes that are easily made against the real thing, which says nothing, being caught.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -24,8 +24,10 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def connector(presence_emulator: PresenceEmulator, waits: list[float]) -> Connector:
-    return Connector(presence_emulator.base_url, APP, lambda: presence_emulator.token(APP), waits.append)
+def connector(presence_emulator: PresenceEmulator, waits: list[float]) -> Iterator[Connector]:
+    made = Connector(presence_emulator.base_url, APP, lambda: presence_emulator.token(APP), waits.append)
+    yield made
+    made.close()
 
 
 def test_a_call_shows_while_it_lasts(connector: Connector, presence_emulator: PresenceEmulator) -> None:
