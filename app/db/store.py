@@ -2,54 +2,43 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
-from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy import Dialect, Engine
 from typing_extensions import override
 
 from app.db import statements
+from app.db.database import Database, StoreUnavailable
 from app.db.prepared import Prepared
 from app.db.statements import Part
-from app.db.turns import Turns
 from app.domain.aggregate import FADE_STEP, UserState, shown_at
 from app.domain.values import EventKind, Preferred, Session, SessionKey, Shown, StatusMessage, WorkLocation
 
-
-class StoreUnavailable(Exception):
-    """The database did not answer in time, or not at all. Whether a write was kept is not known."""
+__all__ = ["Event", "EventLog", "PostgresStore", "SqliteStore", "Store", "StoreUnavailable", "make_store"]
 
 
 class Event(NamedTuple):
-    """What is recorded of a change. `session_id` is the application that acted."""
+    """What is recorded of a change. `session_id` is the application that acted, NIL when none did."""
 
     tenant_id: str
     user_id: str
     session_id: str
     kind: EventKind
     now: datetime
-    request_id: str
+    request_id: str | None
     availability: str | None = None
     activity: str | None = None
     expires_at: datetime | None = None
 
 
-class Store(ABC):
+class Store(Database, ABC):
     """The presence of all tenants' users, in one database."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._dialect = engine.dialect
-        self._driver = engine.dialect.loaded_dbapi
+        super().__init__(engine)
         self._read_user = self._prepared(statements.READ_USER)
         self._read_users = self._prepared(statements.READ_USERS[self._dialect.name])
         self._list_users = self._prepared(statements.LIST_USERS)
@@ -98,38 +87,19 @@ class Store(ABC):
     def clear_parts(self, parts: tuple[Part, ...], event: Event) -> None:
         """Clear parts of what is said of a user; when none of them is there, nothing changes or is recorded."""
 
-    def _prepared(self, statement: Any) -> Prepared:
-        return Prepared(statement, self._dialect)
 
-    @contextmanager
-    def _cursor(self) -> Iterator[Any]:
-        """Lend a cursor on a connection of the pool, which commits each statement by itself.
+class EventLog:
+    """Appends events where a statement cannot do it by itself: on SQLite, whose text of a moment adds up to nothing."""
 
-        Raises:
-            StoreUnavailable: the database does not answer, or not in time.
-        """
-        try:
-            connection = self._engine.raw_connection()
-        except (PoolTimeoutError, OperationalError, InterfaceError, self._driver.Error) as error:
-            raise StoreUnavailable from error
-        try:
-            cursor = self._open(connection)
-            yield cursor
-            cursor.close()
-        except self._driver.Error as error:
-            demoted = isinstance(error, ReadOnlySqlTransaction)
-            if demoted or self._dialect.is_disconnect(error, connection.dbapi_connection, None):
-                connection.invalidate(error)
-                self._engine.dispose()  # the others in the pool have lost their server, too
-                raise StoreUnavailable from error
-            if isinstance(error, self._driver.OperationalError | self._driver.InterfaceError):
-                raise StoreUnavailable from error
-            raise
-        finally:
-            connection.close()
+    def __init__(self, dialect: Dialect) -> None:
+        self._newest = Prepared(statements.NEWEST, dialect)
+        self._insert = Prepared(statements.INSERT_EVENT, dialect)
 
-    def _open(self, connection: PoolProxiedConnection) -> Any:
-        return connection.cursor()
+    def record(self, cursor: Any, event: Event) -> None:
+        """Append an event at its `now`, or just after the user's newest event if that is later."""
+        ((newest,),) = self._newest.run(cursor, event._asdict())
+        at = max(event.now, newest + timedelta(microseconds=1)) if newest else event.now
+        self._insert.run(cursor, {**event._asdict(), "at": at})
 
 
 class PostgresStore(Store):
@@ -173,24 +143,17 @@ class PostgresStore(Store):
         with self._cursor() as cursor:
             self._clear_parts[parts].run(cursor, _of_user(event))
 
-    @override
-    def _open(self, connection: PoolProxiedConnection) -> Any:
-        return psycopg.RawCursor(cast("psycopg.Connection[Any]", connection.driver_connection))
-
 
 class SqliteStore(Store):
     """A few steps under the database's one write lock, taken at the start."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        pool = cast("QueuePool", engine.pool)
-        self._turns = Turns(Path(f"{engine.url.database}-turn"), pool.timeout())
         self._read_session = self._prepared(statements.READ_SESSION)
         self._read_others = self._prepared(statements.READ_OTHER_SESSIONS)
         self._put_session = self._prepared(statements.PUT_SESSION)
         self._delete_session = self._prepared(statements.DELETE_LIVE_SESSION)
-        self._newest = self._prepared(statements.NEWEST)
-        self._insert_event = self._prepared(statements.INSERT_EVENT)
+        self._record = EventLog(self._dialect).record
         self._put_part = {part: self._prepared(it) for part, it in statements.PUT_PART.items()}
         self._drop_parts = {parts: self._prepared(it) for parts, it in statements.DROP_PARTS.items()}
 
@@ -230,35 +193,6 @@ class SqliteStore(Store):
         with self._write() as cursor:
             if self._drop_parts[parts].run(cursor, _of_user(event)):
                 self._record(cursor, event)
-
-    @contextmanager
-    def _write(self) -> Iterator[Any]:
-        """Lend a cursor in a transaction that holds the write lock, and commit it.
-
-        Raises:
-            StoreUnavailable: the database does not answer, or not in time; the lock may not have come in time.
-        """
-        try:
-            self._turns.begin()  # before a connection is taken from those that only read
-        except OSError as error:
-            raise StoreUnavailable from error
-        try:
-            with self._cursor() as cursor:
-                cursor.execute("BEGIN IMMEDIATE")
-                try:
-                    yield cursor
-                    cursor.execute("COMMIT")
-                except BaseException:
-                    cursor.connection.rollback()
-                    raise
-        finally:
-            self._turns.end()
-
-    def _record(self, cursor: Any, event: Event) -> None:
-        """Append an event at its `now`, or just after the user's newest event if that is later."""
-        ((newest,),) = self._newest.run(cursor, event._asdict())
-        at = max(event.now, newest + timedelta(microseconds=1)) if newest else event.now
-        self._insert_event.run(cursor, {**event._asdict(), "at": at})
 
 
 def make_store(engine: Engine) -> Store:

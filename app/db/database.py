@@ -1,0 +1,97 @@
+"""A database as the stores use it: cursors of the pool, and what goes wrong with them said in one way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import psycopg
+from psycopg.errors import ReadOnlySqlTransaction
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from app.db.prepared import Prepared
+from app.db.turns import Turns
+
+
+class StoreUnavailable(Exception):
+    """The database did not answer in time, or not at all. Whether a write was kept is not known."""
+
+
+class Database:
+    """Lends cursors; what it stores, its subclasses know."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._dialect = engine.dialect
+        self._driver = engine.dialect.loaded_dbapi
+        self._turns: Turns | None = None
+        if self._dialect.name == "sqlite":
+            self._turns = Turns(Path(f"{engine.url.database}-turn"), cast("QueuePool", engine.pool).timeout())
+
+    def _prepared(self, statement: Any) -> Prepared:
+        return Prepared(statement, self._dialect)
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """Lend a cursor on a connection of the pool, which commits each statement by itself.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or not in time.
+        """
+        try:
+            connection = self._engine.raw_connection()
+        except (PoolTimeoutError, OperationalError, InterfaceError, self._driver.Error) as error:
+            raise StoreUnavailable from error
+        try:
+            cursor = self._open(connection)
+            yield cursor
+            cursor.close()
+        except self._driver.Error as error:
+            demoted = isinstance(error, ReadOnlySqlTransaction)
+            if demoted or self._dialect.is_disconnect(error, connection.dbapi_connection, None):
+                connection.invalidate(error)
+                self._engine.dispose()  # the others in the pool have lost their server, too
+                raise StoreUnavailable from error
+            if isinstance(error, self._driver.OperationalError | self._driver.InterfaceError):
+                raise StoreUnavailable from error
+            raise
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[Any]:
+        """Lend a cursor in one transaction, and commit it. On SQLite it holds the write lock from the start.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or not in time; the lock may not have come in time.
+        """
+        with self._turn(), self._cursor() as cursor:  # a turn first: who waits for it takes no reader's connection
+            cursor.execute("BEGIN IMMEDIATE" if self._turns else "BEGIN")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                cursor.connection.rollback()
+                raise
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._turns is None:
+            yield
+            return
+        try:
+            self._turns.begin()
+        except OSError as error:
+            raise StoreUnavailable from error
+        try:
+            yield
+        finally:
+            self._turns.end()
+
+    def _open(self, connection: PoolProxiedConnection) -> Any:
+        if self._dialect.name == "postgresql":
+            return psycopg.RawCursor(cast("psycopg.Connection[Any]", connection.driver_connection))
+        return connection.cursor()
