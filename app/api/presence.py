@@ -19,8 +19,8 @@ from app.api.schemas import (
 )
 from app.auth.caller import Caller
 from app.domain.aggregate import Presence
-from app.domain.values import WorkLocationType
-from app.services.presence import LOCATIONS, NO_USER, Part
+from app.domain.values import NIL, WorkLocationType
+from app.services.presence import LOCATIONS, Part
 from app.web.bodies import guid_in_path, read_body
 from app.web.errors import MeWithoutUser
 from app.web.guard import Access, presence, requires
@@ -178,7 +178,7 @@ def list_presences(caller: Caller) -> ResponseReturnValue:
     most = number(given, "$top", MOST_IDS, MOST_IDS)
     filtered = ids_in_filter(given)
     if filtered is None:
-        after = guid_in_path("$skiptoken", given.get("$skiptoken", NO_USER))
+        after = guid_in_path("$skiptoken", given.get("$skiptoken", NIL))
         ids = presence().list_users(caller.tenant_id, after, most)
         total = presence().count_users(caller.tenant_id) if given.get("$count") == "true" else None
     else:

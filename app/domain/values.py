@@ -9,6 +9,9 @@ from uuid import UUID, uuid5
 DASHED_GUID = re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}", re.ASCII)
 """A GUID as Graph writes it; braces, `urn:` and missing dashes are not."""
 
+NIL = "00000000-0000-0000-0000-000000000000"
+"""Nobody's id, and before everybody's in order."""
+
 DERIVED_USERS = UUID("3d2f9a64-0b7e-4c55-8f7a-1e6c9b52d0a8")
 """The namespace of the ids that users without a directory entry get. A new one would give all of them new ids."""
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
+from app.db.database import StoreUnavailable
 from app.db.statements import LOCATIONS, Part
-from app.db.store import Event, Store, StoreUnavailable
+from app.db.store import Event, Store
 from app.domain.aggregate import Presence, aggregate, presence_of
-from app.domain.values import EventKind, SessionKey, Shown, WorkLocationType
+from app.domain.values import NIL, EventKind, SessionKey, Shown, WorkLocationType
 
 __all__ = [
     "LOCATIONS",
-    "NO_USER",
     "Clock",
     "ExpiryPassed",
     "Part",
@@ -29,10 +29,6 @@ class SessionNotFound(Exception):
 
 class ExpiryPassed(Exception):
     """What is to be published has expired already."""
-
-
-NO_USER = "00000000-0000-0000-0000-000000000000"
-"""Comes before every user's id."""
 
 
 class PresenceService:
@@ -77,7 +73,7 @@ class PresenceService:
 
     def count_users(self, tenant_id: str) -> int:
         """Return of how many users anything is known."""
-        return self._store.count_users(tenant_id, NO_USER)
+        return self._store.count_users(tenant_id, NIL)
 
     def prefer(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> None:
         """Let a user show `shown` in place of what the sessions add up to, while one of them is live."""

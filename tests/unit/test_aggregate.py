@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.aggregate import UserState, aggregate, fade, presence_of, session_turning_points
+from app.domain.aggregate import AHEAD, UserState, aggregate, fade, presence_of, session_turning_points
 from app.domain.values import (
     AVAILABLE,
     AWAY,
@@ -175,6 +175,13 @@ def test_expired_sessions_count_for_nothing(sessions: list[Session]) -> None:
     live = [session for session in sessions if session.expires_at > NOW]
     assert aggregate(sessions, NOW) == aggregate(live, NOW)
     assert (aggregate(sessions, NOW) == OFFLINE) == (not live)
+
+
+@pytest.mark.parametrize(("before", "counts"), [(AHEAD, False), (AHEAD - TICK, True), (NONE, True), (-MINUTE, True)])
+def test_what_time_did_long_before_the_newest_event_is_told_by_that_event(before: timedelta, *, counts: bool) -> None:
+    ended = a_session(IN_A_CALL, 2 * HOUR, -HOUR)
+    seen = presence_of(UserState([ended], ended.expires_at + before), NOW)
+    assert seen.turned_at == (ended.expires_at if counts else None)
 
 
 @given(sessions_of_a_user, st.lists(st.builds(lambda length: NOW + length, lengths), min_size=2, max_size=2))
