@@ -8,9 +8,11 @@ from pathlib import Path
 from flask import Blueprint, Flask
 
 from app.api import batch, health
+from app.api import directory as directory_api
 from app.api import presence as presence_api
 from app.auth.keys import KeyDirectory, KeySet
 from app.auth.tokens import TokenVerifier
+from app.db.directory import DirectoryStore
 from app.db.engine import make_engine
 from app.db.schema import SchemaCheck
 from app.db.store import make_store
@@ -21,6 +23,7 @@ from app.emulator.grants import DEVELOPMENT_TENANT, Issuer
 from app.emulator.hints import Hints
 from app.emulator.keys import SigningKey, load_or_make_key
 from app.emulator.shared import MovableClock, SharedPage
+from app.services.directory import DirectoryService
 from app.services.emulation import Emulation
 from app.services.presence import Clock, PresenceService
 from app.web import cors, errors, guard, paths
@@ -58,10 +61,11 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         timeout=settings.database_timeout,
         sqlite_synchronous=settings.sqlite_synchronous,
     )
-    app.extensions["engine"] = engine
+    app.extensions.update(engine=engine, clock=clock)
     store = make_store(engine)
     wiring = guard.Wiring(
         presence=ExplainedPresence(store, clock) if page else PresenceService(store, clock),
+        directory=DirectoryService(DirectoryStore(engine), everybody=settings.is_development),
         verifier=_verifier(settings, clock),
     )
     guard.mount(app, wiring)
@@ -70,7 +74,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app.register_blueprint(health.blueprint(SchemaCheck(engine).fault))
     for name, prefix in MOUNTS.items():
         graph = Blueprint(name, __name__)
-        for resource in (presence_api.bp, batch.bp):
+        for resource in (presence_api.bp, directory_api.bp, batch.bp):
             graph.register_blueprint(resource)
         app.register_blueprint(graph, url_prefix=prefix)
     paths.mount(app, MOUNTS)

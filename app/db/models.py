@@ -90,11 +90,29 @@ class PresenceUser(Base):
     automatic_expires_at: Mapped[datetime | None]
 
 
+class DirectoryUser(Base):
+    """Who a user is: turns a userPrincipalName into the id that presence goes by, and decides nothing else."""
+
+    __tablename__ = "directory_user"
+    __table_args__ = (
+        CheckConstraint("user_principal_name_lower = lower(user_principal_name)", name="lower"),
+        Index(None, "tenant_id", "user_principal_name_lower", unique=True),
+    )
+
+    tenant_id: Mapped[Guid] = mapped_column(primary_key=True)
+    user_id: Mapped[Guid] = mapped_column(primary_key=True)
+    user_principal_name: Mapped[str] = mapped_column(Text)
+    user_principal_name_lower: Mapped[str] = mapped_column(Text)
+    """What it is found by; it is ASCII, so that both databases agree what its lower case is."""
+    display_name: Mapped[str] = mapped_column(Text)
+
+
 class PresenceEvent(Base):
     """What happened to a user's presence, in the order of `id`: appended, trimmed by age, never changed.
 
-    `session_id` is the application that acted. `availability` and `activity` are what the session or the preference
-    had been set to, by this event or until it; they are null when the event is about something else.
+    `session_id` is the application that acted or whose session expired; NIL when what a user said expired.
+    `availability` and `activity` are what the session or the preference had been set to, by this event or until it;
+    they are null when the event is about something else.
     """
 
     __tablename__ = "presence_event"

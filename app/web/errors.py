@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from app.auth.caller import ForeignSession
 from app.auth.keys import KeysUnavailable
 from app.auth.tokens import InvalidToken
+from app.services.directory import UserNotFound
 from app.services.emulation import UnknownSnapshot
 from app.services.presence import ExpiryPassed, SessionNotFound, StoreUnavailable
 from app.web.answers import json_answer
@@ -85,6 +86,7 @@ ANSWERS: dict[type[Exception], Answer] = {
         HTTPStatus.FORBIDDEN, "Forbidden", "[SessionId]: must be the id of the calling application (azp or appid)."
     ),
     NotFound: Answer(HTTPStatus.NOT_FOUND, "ResourceNotFound", "Resource not found for the segment '{segment}'."),
+    UserNotFound: Answer(HTTPStatus.NOT_FOUND, "Request_ResourceNotFound"),
     SessionNotFound: Answer(HTTPStatus.NOT_FOUND, "NotFound", "Presence session not found."),
     MethodNotAllowed: Answer(
         HTTPStatus.METHOD_NOT_ALLOWED,

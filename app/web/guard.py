@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from app.auth.caller import Caller
 from app.auth.tokens import InvalidToken, TokenVerifier
 from app.domain.values import DASHED_GUID
+from app.services.directory import DirectoryService
 from app.services.presence import PresenceService
 from app.web.errors import PermissionMissing
 
@@ -23,6 +24,7 @@ class Wiring:
     """What the factory built for the views to call."""
 
     presence: PresenceService
+    directory: DirectoryService
     verifier: TokenVerifier
 
 
@@ -38,6 +40,11 @@ def presence() -> PresenceService:
     return _wiring().presence
 
 
+def directory() -> DirectoryService:
+    """Return the directory service of this worker."""
+    return _wiring().directory
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who may do a thing. Source: Graph, "permissions reference", "Presence permissions"."""
@@ -48,9 +55,13 @@ class Access:
     """A signed-in user needs one of these (`scp`), for what is their own."""
     everybody: tuple[str, ...] = ()
     """A signed-in user needs one of these for what is anybody's."""
+    signed_in: bool = False
+    """A signed-in user needs none of them."""
 
     def check(self, caller: Caller) -> None:
         """Raise PermissionMissing unless the caller may do the thing to anybody at all."""
+        if self.signed_in and not caller.app_only:
+            return
         held, wanted = (caller.roles, self.roles) if caller.app_only else (caller.scopes, self.own + self.everybody)
         if not held.isdisjoint(wanted):
             return

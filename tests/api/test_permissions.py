@@ -83,6 +83,8 @@ OPERATIONS = [
     ),
     Operation("GET the list", "GET", "/communications/presences", READS_ALL),
     Operation("GET its $count", "GET", "/communications/presences/$count", READS_ALL),
+    Operation("GET /users/{user}", "GET", "/users/{user}", (200, 200, 403, 200, 200, 200, 401)),
+    Operation("GET /me", "GET", "/me", (400, 400, 403, 200, 200, 200, 401)),
 ]
 
 
