@@ -111,6 +111,8 @@ class Settings(DatabaseSettings):
     """gunicorn worker processes"""
     web_threads: int = Field(default=256, ge=1, le=1024)
     """most threads in each worker; more than the slow connections to be borne"""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """from where on it logs to standard error, as JSON in production; `WARNING` leaves the line of each request out"""
     client_timeout: Length = timedelta(seconds=30)
     """longest silence of a client in the middle of its request; then the connection is closed"""
     database_pool: int = Field(default=8, ge=1, le=256)

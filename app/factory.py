@@ -26,7 +26,7 @@ from app.emulator.shared import MovableClock, SharedPage
 from app.services.directory import DirectoryService
 from app.services.emulation import Emulation
 from app.services.presence import Clock, PresenceService
-from app.web import cors, errors, guard, paths
+from app.web import cors, errors, guard, logs, paths
 from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
 MOUNTS = {"graph": "/", "v1": "/v1.0", "beta": "/beta"}
@@ -68,6 +68,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         directory=DirectoryService(DirectoryStore(engine), everybody=settings.is_development),
         verifier=_verifier(settings, clock),
     )
+    logs.mount(app)
     guard.mount(app, wiring)
     errors.mount(app)
     cors.mount(app, frozenset(settings.cors_origins or ("*" if settings.is_development else ())))

@@ -40,6 +40,8 @@ RESULTS, PLOT = BENCH / "results.jsonl", BENCH / "results.png"
 ENGINES, DURABILITIES = ("sqlite", "postgresql"), ("durable", "relaxed")
 BARE, SERVICE, FLOOR = "bare route", "service", "database alone"
 PATIENCE_SECONDS = 30
+QUIET = {"LOG_LEVEL": "WARNING"}
+"""No line for each request, unless the environment asks for it: the floors write none either."""
 SETTLING_SECONDS = 0.2
 """wrk leaves at the end, with a request under way on every connection."""
 
@@ -151,7 +153,7 @@ def gunicorn(application: Sequence[str], settings: Mapping[str, str]) -> Iterato
         port: int = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", *application],
-        env={**os.environ, "PRESENCE_ENV": "production", "HOST": "127.0.0.1", "PORT": str(port), **settings},
+        env={**QUIET, **os.environ, "PRESENCE_ENV": "production", "HOST": "127.0.0.1", "PORT": str(port), **settings},
     )
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS

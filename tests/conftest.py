@@ -1,6 +1,7 @@
 """Servers on both databases, one of each for the whole run; every test brings a tenant of its own."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url, text
 
 from app.db.prepared import Prepared, Row
 from app.factory import create_app
+from app.web.logs import formatter
 from config import Settings
 from tests.builders import READ, START, Application, Clock, Graph, new_id, signing_key
 
@@ -25,6 +27,24 @@ settings.register_profile(
     "all", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("all")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_token_is_logged() -> Iterator[None]:
+    """Read all that the run's own process logs, every request's line included, as production would write it."""
+    told: list[str] = []
+    line = formatter(as_json=True)
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "eyJ" in (written := line.format(record)):  # how every JWT begins
+                told.append(written)
+
+    logging.getLogger("app").setLevel(logging.INFO)
+    logging.getLogger().addHandler(reader := Reader())
+    yield
+    logging.getLogger().removeHandler(reader)
+    assert told == []
 
 
 @pytest.fixture(scope="session")

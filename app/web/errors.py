@@ -125,7 +125,11 @@ def answer(error: Exception) -> Response:
     """Return the envelope for an exception, with the headers that its status asks for."""
     status, code, message = ANSWERS[next(kind for kind in type(error).__mro__ if kind in ANSWERS)]
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("request %s failed", g.request_id, exc_info=error)
+        log.error("request failed", extra={"request_id": g.request_id}, exc_info=error)
+    if isinstance(error, KeysUnavailable | StoreUnavailable):
+        cause = error.__cause__ or error
+        said = next(iter(f"{cause}".splitlines()), "")[:300]  # a driver's first line; those behind it may hold values
+        log.warning("request refused", extra={"request_id": g.request_id, "cause": f"{type(cause).__name__}: {said}"})
     if message is None:
         message = str(error.description if isinstance(error, HTTPException) else error)
     else:

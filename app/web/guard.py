@@ -131,7 +131,9 @@ def _caller() -> Caller:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise InvalidToken("Access token is empty.")
-    return _wiring().verifier.verify(token.strip())
+    caller: Caller = _wiring().verifier.verify(token.strip())
+    g.caller = caller  # for the log
+    return caller
 
 
 def _wiring() -> Wiring:
