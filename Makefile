@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients
+.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis
 
 setup: .venv/installed
 
@@ -65,6 +65,11 @@ test-example: setup
 
 test-ha: setup  # two and a half minutes; needs Linux, and root or Debian's packages patroni, etcd-server, postgresql
 	@PYTHONPATH=. PRESENCE_ENV= $(BIN)/python tests/ha/drill.py
+
+test-redis: setup  # needs Linux, and root or Debian's package redis-server
+	@command -v redis-server >/dev/null || { echo "Installing Debian's redis-server"; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends redis-server >/dev/null; }
+	$(BIN)/pytest --override-ini addopts="-p no:cacheprovider" -q tests/redis
 
 chaos: setup  # CHAOS="--engine sqlite --only disk" for a part of it
 	@$(BIN)/python -m tests.chaos $(CHAOS)

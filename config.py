@@ -7,7 +7,7 @@ import re
 import ssl
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -77,6 +77,31 @@ def _database(value: object) -> object:
     return url
 
 
+class Rate(NamedTuple):
+    """So many requests in a window of so many seconds; 0 is any number."""
+
+    most: int
+    seconds: int
+
+
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value == "0":
+        return Rate(0, 1)
+    written = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,4})s", value, re.ASCII)
+    if not written:
+        raise ValueError("must be requests in seconds such as 10000/30s, or 0 for no limit")
+    return Rate(int(written[1]), int(written[2]))
+
+
+def _redis(value: str) -> str:
+    """Take redis-py's URLs. The message never repeats one: it may hold a password."""
+    if not value.startswith(("redis://", "rediss://")):
+        raise ValueError("must be a URL such as redis://host:6379/0")
+    return value
+
+
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 ListedGuids = Annotated[tuple[Annotated[str, AfterValidator(_guid)], ...], NoDecode, BeforeValidator(_listed)]
 ListedOrigins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_listed)]
@@ -121,6 +146,10 @@ class Settings(DatabaseSettings):
     """longest wait for a connection, a lock or a statement; then 503"""
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """`NORMAL` is faster, but a power cut may lose the last acknowledged writes"""
+    rate_limit: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = None
+    """most requests of an application in one tenant, 0: any; unset: `10000/30s`, in development `0`"""
+    rate_limit_storage: Annotated[str, AfterValidator(_redis)] | None = None
+    """`redis://` URL where all workers count together; unset: each worker counts its own"""
     instance_path: Path = INSTANCE
     """folder of what a development server keeps: the issuer's key, the emulator's clock, faults and hints"""
     cors_origins: ListedOrigins = ()
@@ -144,6 +173,11 @@ class Settings(DatabaseSettings):
     def is_development(self) -> bool:
         """True when this server brings its own issuer and believes any tenant."""
         return self.presence_env == "development"
+
+    @property
+    def rate(self) -> Rate:
+        """What one application may ask for in one tenant. Source of the figure: Graph, "throttling limits"."""
+        return self.rate_limit or (Rate(0, 1) if self.is_development else Rate(10_000, 30))
 
     @model_validator(mode="after")
     def _tls_that_works(self) -> Self:

@@ -1,5 +1,6 @@
 """The application, put together from its settings: the one place that knows all the parts."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -27,6 +28,7 @@ from app.services.directory import DirectoryService
 from app.services.emulation import Emulation
 from app.services.presence import Clock, PresenceService
 from app.web import cors, errors, guard, logs, paths
+from app.web.quota import Quota
 from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
 MOUNTS = {"graph": "/", "v1": "/v1.0", "beta": "/beta"}
@@ -67,6 +69,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         presence=ExplainedPresence(store, clock) if page else PresenceService(store, clock),
         directory=DirectoryService(DirectoryStore(engine), everybody=settings.is_development),
         verifier=_verifier(settings, clock),
+        quota=_quota(settings),
     )
     logs.mount(app)
     guard.mount(app, wiring)
@@ -92,6 +95,11 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         emulation = Emulation(engine)
         app.register_blueprint(controls.blueprint(MovableClock(page), faults, hints, emulation, seeded))
     return app
+
+
+def _quota(settings: Settings) -> Quota | None:
+    most, seconds = settings.rate
+    return Quota(most, seconds, settings.rate_limit_storage, time.monotonic) if most else None
 
 
 def _verifier(settings: Settings, clock: Clock) -> TokenVerifier:

@@ -40,8 +40,8 @@ RESULTS, PLOT = BENCH / "results.jsonl", BENCH / "results.png"
 ENGINES, DURABILITIES = ("sqlite", "postgresql"), ("durable", "relaxed")
 BARE, SERVICE, FLOOR = "bare route", "service", "database alone"
 PATIENCE_SECONDS = 30
-QUIET = {"LOG_LEVEL": "WARNING"}
-"""No line for each request, unless the environment asks for it: the floors write none either."""
+QUIET = {"LOG_LEVEL": "WARNING", "RATE_LIMIT": "0"}
+"""No limit, and no line for each request, unless the environment asks for it: the floors write none either."""
 SETTLING_SECONDS = 0.2
 """wrk leaves at the end, with a request under way on every connection."""
 

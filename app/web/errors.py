@@ -51,6 +51,14 @@ class MeWithoutUser(Exception):
     """/me was asked for with a token that no user signed in for."""
 
 
+class TooManyRequests(Exception):
+    """The caller has used up what it may ask for; ask again after `retry_after_seconds`."""
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("Too many requests: wait as long as Retry-After says.")
+        self.retry_after_seconds = retry_after_seconds
+
+
 class FailedDependency(Exception):
     """A request of a batch was not made, since one that it depends on failed."""
 
@@ -101,6 +109,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     NotAcceptable: Answer(HTTPStatus.NOT_ACCEPTABLE, "NotAcceptable"),
     WrongMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
     FailedDependency: Answer(HTTPStatus.FAILED_DEPENDENCY, "FailedDependency"),
+    TooManyRequests: Answer(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests"),
     Exception: Answer(
         HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError", "The server failed to answer; its log tells more."
     ),
@@ -138,7 +147,7 @@ def answer(error: Exception) -> Response:
     response = envelope(status, code, message)
     if status is HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = current_app.config["WWW_AUTHENTICATE"]
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         response.headers["Retry-After"] = str(getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS))
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))

@@ -15,6 +15,7 @@ from app.domain.values import DASHED_GUID
 from app.services.directory import DirectoryService
 from app.services.presence import PresenceService
 from app.web.errors import PermissionMissing
+from app.web.quota import Quota
 
 View = Callable[..., ResponseReturnValue]
 
@@ -26,6 +27,8 @@ class Wiring:
     presence: PresenceService
     directory: DirectoryService
     verifier: TokenVerifier
+    quota: Quota | None = None
+    """None: everybody may ask as much as they like."""
 
 
 def mount(app: Flask, wiring: Wiring) -> None:
@@ -127,12 +130,16 @@ def _caller() -> Caller:
 
     Raises:
         InvalidToken: there is none, or it does not hold.
+        TooManyRequests: the caller has asked too much.
     """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise InvalidToken("Access token is empty.")
-    caller: Caller = _wiring().verifier.verify(token.strip())
+    wiring = _wiring()
+    caller: Caller = wiring.verifier.verify(token.strip())
     g.caller = caller  # for the log
+    if wiring.quota:
+        wiring.quota.spend(caller)
     return caller
 
 

@@ -120,3 +120,36 @@ def test_a_certificate_that_is_not_there_stops_the_start(environment: pytest.Mon
     environment.setenv("TLS_CERTFILE", "/nowhere.pem")
     with pytest.raises(SettingsError, match=r"^TLS_CERTFILE: "):
         load(Settings)
+
+
+@pytest.mark.parametrize(
+    ("environment_name", "written", "rate"),
+    [
+        ("production", None, (10_000, 30)),
+        ("development", None, (0, 1)),
+        ("production", "0", (0, 1)),
+        ("development", "5/1s", (5, 1)),
+    ],
+)
+def test_the_rate_limit_is_graphs_own_in_production(
+    environment: pytest.MonkeyPatch, environment_name: str, written: str | None, rate: tuple[int, int]
+) -> None:
+    for name, value in (("PRESENCE_ENV", environment_name), ("AUTH_TENANTS", TENANT), ("AUTH_AUDIENCES", "api://x")):
+        environment.setenv(name, value)
+    if written:
+        environment.setenv("RATE_LIMIT", written)
+    assert load(Settings).rate == rate
+
+
+@pytest.mark.parametrize("written", ["10000", "0/30s", "5/0s", "-1/30s", "5/30", "5/30m", "many", "\u0665/30s"])
+def test_a_rate_limit_that_makes_no_sense_stops_the_start(environment: pytest.MonkeyPatch, written: str) -> None:
+    environment.setenv("RATE_LIMIT", written)
+    with pytest.raises(SettingsError, match=r"^RATE_LIMIT: .*10000/30s"):
+        load(Settings)
+
+
+def test_a_store_for_the_rate_limit_is_a_redis_and_is_never_repeated(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("RATE_LIMIT_STORAGE", "http://user:secret@host")
+    with pytest.raises(SettingsError, match=r"^RATE_LIMIT_STORAGE: ") as refusal:
+        load(Settings)
+    assert "secret" not in str(refusal.value)
