@@ -2,12 +2,18 @@
 
 import itertools
 import re
+import runpy
+import sys
 from pathlib import Path
 
+import pytest
 from flask import Flask
 
-from app.api import presence
+from app.api import batch, presence
+from app.api.schemas import MOST_IDS, MOST_IN_A_BATCH
+from app.auth.tokens import MAX_TOKEN_LENGTH
 from app.emulator.hints import HintId
+from app.factory import MAX_BODY_BYTES
 from app.web.errors import ANSWERS
 from config import Settings
 from tests.servers import ROOT
@@ -68,6 +74,30 @@ def test_the_error_table_is_the_one_that_answers() -> None:
 
 def test_every_hint_has_its_section() -> None:
     assert re.findall("^## (.*)$", (ROOT / "docs/hints.md").read_text(), flags=re.MULTILINE) == list(HintId)
+
+
+def test_every_promise_names_code_and_a_test_that_exist() -> None:
+    promises = table_under("Promises", (ROOT / "docs/security.md").read_text())
+    assert len(promises) > 40
+    for _, _, code, test in promises:
+        path, _, name = test.strip("`").partition("::")
+        assert (ROOT / code.strip("`")).is_file(), code
+        assert f"\ndef {name}(" in (ROOT / path).read_text(), test
+
+
+def test_the_limits_are_the_ones_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESENCE_ENV", "development")
+    limits = {row[0]: row[1] for row in table_under("Limits", (ROOT / "docs/security.md").read_text())}
+    gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    fields, size = gunicorn["limit_request_fields"], gunicorn["limit_request_field_size"]
+    assert limits["request line"] == f"{gunicorn['limit_request_line']:,} bytes"
+    assert limits["header fields"] == f"{fields}, of {size:,} bytes each"
+    assert limits["token"] == f"{MAX_TOKEN_LENGTH:,} characters"
+    body, of_batch = MAX_BODY_BYTES // 1024, batch.MAX_BODY_BYTES // 1024**2
+    assert limits["body, and what a gzip body unpacks to"] == f"{body} KiB; {of_batch} MiB for `$batch`"
+    assert limits["digits of a number"] == f"{sys.get_int_max_str_digits():,}"
+    assert limits["ids in getPresencesByUserId"] == str(MOST_IDS)
+    assert limits["requests in a batch"] == str(MOST_IN_A_BATCH)
 
 
 def test_every_link_of_every_page_leads_somewhere() -> None:
