@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis
+.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit
 
 setup: .venv/installed
 
@@ -44,7 +44,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 lock: setup
-	for list in requirements requirements-dev requirements-bench; do \
+	for list in requirements requirements-dev requirements-bench requirements-audit; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 			--output-file $$list.txt $$list.in; done
@@ -70,6 +70,17 @@ test-redis: setup  # needs Linux, and root or Debian's package redis-server
 	@command -v redis-server >/dev/null || { echo "Installing Debian's redis-server"; \
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends redis-server >/dev/null; }
 	$(BIN)/pytest --override-ini addopts="-p no:cacheprovider" -q tests/redis
+
+audit: setup  # offline it lists the licences and says that nothing was compared
+	@test -x instance/audit/bin/pip-audit || { echo "Installing what requirements-audit.txt pins"; \
+		$(PYTHON) -m venv instance/audit; \
+		instance/audit/bin/pip install -qq --disable-pip-version-check --require-hashes -r requirements-audit.txt; }
+	@instance/audit/bin/pip-licenses --python $(BIN)/python --order license
+	@rm -f instance/audit/report
+	@instance/audit/bin/pip-audit --requirement requirements.txt --strict --disable-pip --require-hashes --timeout 10 \
+		--progress-spinner off --output instance/audit/report \
+		|| { test ! -s instance/audit/report || { cat instance/audit/report; exit 1; }; \
+		echo "The advisories cannot be had: NOTHING WAS COMPARED"; }
 
 chaos: setup  # CHAOS="--engine sqlite --only disk" for a part of it
 	@$(BIN)/python -m tests.chaos $(CHAOS)
