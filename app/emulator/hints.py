@@ -120,7 +120,7 @@ def hints_on_body(model: type[GraphBody], members: Mapping[str, object]) -> Iter
         types = fields.get(name)
         if types is None:
             if "@" not in name and value not in (None, [], {}):
-                yield Hint(HintId.UNKNOWN_MEMBER, _ignored(name[:MOST_NAME_CHARACTERS], fields))
+                yield Hint(HintId.UNKNOWN_MEMBER, _ignored(name, fields))
         elif timedelta in types:
             yield from _hints_on_duration(value)
         else:
@@ -140,6 +140,8 @@ def _hints_on_duration(value: object) -> Iterator[Hint]:
 
 
 def _ignored(name: str, fields: Mapping[str, object]) -> str:
+    if len(name) > MOST_NAME_CHARACTERS:  # nobody's misspelling, and perhaps a secret
+        return f"a member whose name has {len(name)} characters is ignored: there is no such member"
     spelled = {field.lower(): field for field in fields}
     near = get_close_matches(name.lower(), spelled, n=1)
     return f'"{name}": did you mean {spelled[near[0]]}?' if near else f'"{name}" is ignored: there is no such member'

@@ -36,6 +36,11 @@ from tests.builders import AUDIENCE, START, Application, Clock, Graph, assert_er
 from tests.conftest import alembic_config
 
 
+def hint_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """The lines of the log that are hints."""
+    return [record for record in caplog.records if record.name == "app.emulator.hints"]
+
+
 def hints_of(answer: TestResponse) -> list[tuple[str, str]]:
     """The ids and texts of an answer's hints."""
     said = answer.headers.get(HEADER)
@@ -254,7 +259,7 @@ def test_a_keep_alive_is_told_softly(
     with caplog.at_level(logging.INFO):
         answer = graph.shows(alice, bot, AVAILABLE)
     assert hint_of(answer) == ("keep-alive", "the session showed Available/Available already: only its end moved")
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert [record.levelname for record in hint_lines(caplog)] == ["INFO"]
     clock.move(minutes=5)  # it fades
     assert hints_of(graph.shows(alice, bot, AVAILABLE)) == []
 
@@ -300,7 +305,7 @@ def test_a_hint_is_a_line_of_the_log(
     graph: Graph, alice: str, bot: Application, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = sets(graph, alice, bot, colour="red")
-    (record,) = caplog.records
+    (record,) = hint_lines(caplog)
     assert record.levelname == "WARNING"
     assert record.getMessage() == (
         'presence-hint unknown-member; "colour" is ignored: there is no such member '
@@ -319,9 +324,9 @@ def test_what_a_client_sends_forges_no_header_and_no_line(
     assert said.isprintable()
     assert len(said) < 1500
     assert "Set-Cookie" not in {name for name, _ in answer.headers}
-    assert len(caplog.records) == hints.MOST_HINTS
+    assert len(hint_lines(caplog)) == hints.MOST_HINTS
     assert_error(graph.post(reader, "/users/a%0D%0Aforged%E2%80%A8/presence/setPresence", {}), 403, "Forbidden")
-    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert all(record.getMessage().isprintable() for record in hint_lines(caplog))
 
 
 def test_no_token_is_ever_repeated(

@@ -176,7 +176,7 @@ def test_an_empty_status_message_takes_the_last_one_back(
         ({"content": "x"}, {"timeZone": "UTC"}, ["[StatusMessage.ExpiryDateTime.DateTime]", "required"]),
         *(
             ({"content": "x"}, {"dateTime": "2027-01-01T00:00:00", "timeZone": zone}, ["TimeZone", "IANA"])
-            for zone in ("Mars/Olympus", "../../etc/passwd", "/etc/passwd", "Europe", "x" * 300, "a\0b")
+            for zone in ("Mars/Olympus", "../../etc/passwd", "/etc/passwd", "Europe", "x" * 300)
         ),
         ({"content": "x"}, {"dateTime": "0001-01-01T00:00:00", "timeZone": "Asia/Tokyo"}, ["TimeZone"]),
     ],
