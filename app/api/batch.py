@@ -3,7 +3,7 @@
 import json
 from contextvars import Context
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from flask import Blueprint, current_app, request
@@ -11,11 +11,12 @@ from flask.typing import ResponseReturnValue
 from werkzeug.sansio.utils import get_host
 from werkzeug.test import run_wsgi_app
 
+from app.api.resources import BatchAnswer, BatchAnswerItem
 from app.api.schemas import Batch, BatchRequest
+from app.auth.caller import Caller
 from app.web.answers import JSON, ODATA_JSON, json_answer
-from app.web.bodies import read_body
 from app.web.errors import FailedDependency, InvalidArgument
-from app.web.guard import requires_token
+from app.web.guard import ANY_TOKEN, requires
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -42,18 +43,16 @@ NOT_TAKEN = ("authorization", "host", "transfer-encoding", "forwarded", "x-forwa
 
 
 @bp.post(PATH)
-@requires_token
-def batch() -> ResponseReturnValue:
+@requires(ANY_TOKEN, body=Batch, most_bytes=MAX_BODY_BYTES, answer=BatchAnswer)
+def batch(_caller: Caller, body: Batch) -> ResponseReturnValue:
     """Answer each request of a batch as if it came alone, in the order that the dependencies ask for."""
     if IN_BATCH in request.environ:
         raise InvalidArgument("[Url]: must not be a $batch inside a $batch.")
-    request.max_content_length = MAX_BODY_BYTES
-    asked = read_body(Batch)
-    answers: dict[str, dict[str, Any]] = {}
-    for inner in asked.in_order:
+    answers: dict[str, BatchAnswerItem] = {}
+    for inner in body.in_order:
         failed = [answers[key]["id"] for key in inner.depends_on_keys if answers[key]["status"] >= FAILED]
         answers[inner.key] = _answer(inner, failed)
-    responses = [answers[inner.key] for inner in asked.requests]
+    responses = [answers[inner.key] for inner in body.requests]
     return json_answer({"responses": responses}, content_type=ODATA_JSON, OData_Version="4.0")
 
 
@@ -64,7 +63,7 @@ def refuse() -> None:
         raise refusal
 
 
-def _answer(inner: BatchRequest, failed: list[str]) -> dict[str, Any]:
+def _answer(inner: BatchRequest, failed: list[str]) -> BatchAnswerItem:
     """Send one request through the application's own door. `failed` are the requests it waited for in vain.
 
     It gets an empty context, as it would in a thread of its own: Flask shares `g` among the requests of one context.
@@ -74,7 +73,7 @@ def _answer(inner: BatchRequest, failed: list[str]) -> dict[str, Any]:
         environ[IN_BATCH] = FailedDependency(f"Request {failed[0]!r:.60}, on which this one depends, failed.")
     chunks, status, headers = Context().run(run_wsgi_app, current_app.wsgi_app, environ, buffered=True)
     said = {name: text for name, text in headers if name != "Content-Length"}
-    answer = {"id": inner.id, "status": int(status.split()[0]), "headers": said}
+    answer: BatchAnswerItem = {"id": inner.id, "status": int(status.split()[0]), "headers": said}
     if content := b"".join(chunks).decode():
         answer["body"] = json.loads(content) if said["Content-Type"].startswith(JSON) else content
     return answer

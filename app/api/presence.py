@@ -1,12 +1,21 @@
 """Presence: one table of operations, each of which every owner and every mount has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Unpack
 
 from flask import Blueprint, Response, g, request
 from flask.typing import ResponseReturnValue
 
 from app.api.datetimes import graph_moment
+from app.api.resources import (
+    Count,
+    PresenceAnswer,
+    PresenceList,
+    PresencePage,
+    PresenceResource,
+    StatusMessageResource,
+)
 from app.api.schemas import (
     MOST_IDS,
     ClearPresence,
@@ -17,14 +26,14 @@ from app.api.schemas import (
     SetStatusMessage,
     SetUserPreferredPresence,
 )
-from app.auth.caller import Caller
+from app.auth.caller import Caller, ForeignSession
 from app.domain.aggregate import Presence
 from app.domain.values import NIL, WorkLocationType
-from app.services.presence import LOCATIONS, Part
-from app.web.bodies import guid_in_path, read_body
+from app.services.presence import LOCATIONS, ExpiryPassed, Part, SessionNotFound
+from app.web.bodies import guid_in_path
 from app.web.errors import MeWithoutUser
-from app.web.guard import Access, presence, requires
-from app.web.odata import graph_answer, ids_in_filter, mount_url, number, options, selected
+from app.web.guard import Access, Contract, View, presence, requires
+from app.web.odata import flag, graph_answer, ids_in_filter, mount_url, number, selected, skipped_to
 
 bp = Blueprint("presence", __name__)
 
@@ -42,17 +51,17 @@ OWNERS = {
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DONE = ("", 200)
 
-UserView = Callable[[Caller, str], ResponseReturnValue]
+PROPERTIES = tuple(PresenceResource.__annotations__)
 
 
-def operation(method: str, action: str, access: Access) -> Callable[[UserView], UserView]:
+def operation(method: str, action: str, access: Access, **contract: Unpack[Contract]) -> Callable[[View], View]:
     """Serve a view on one user's presence under each owner; the view gets the caller and the user's id.
 
     Whose presence it is stands in the path, but for /me, where the token says it.
     """
 
-    def serve(view: UserView) -> UserView:
-        def enter(caller: Caller, user_id: str | None = None) -> ResponseReturnValue:
+    def serve(view: View) -> View:
+        def enter(caller: Caller, user_id: str | None = None, **said: object) -> ResponseReturnValue:
             if user_id is not None:
                 user_id = guid_in_path("userId", user_id)
             elif caller.user_id is None:
@@ -60,21 +69,25 @@ def operation(method: str, action: str, access: Access) -> Callable[[UserView], 
             else:
                 user_id = caller.user_id
             access.check_user(caller, user_id)
-            return view(caller, user_id)
+            return view(caller, user_id, **said)
 
         enter.__doc__, enter.__name__ = view.__doc__, view.__name__
         for owner, path in OWNERS.items():
-            bp.add_url_rule(path + action, f"{owner}_{view.__name__}", requires(access)(enter), methods=[method])
+            ours = contract.copy()
+            if owner == "me":
+                ours["refuses"] = (*contract.get("refuses", ()), MeWithoutUser)
+            passed = requires(access, **ours)(enter)
+            bp.add_url_rule(path + action, f"{owner}_{view.__name__}", passed, methods=[method])
         return view
 
     return serve
 
 
-@operation("GET", "", READ)
-def get_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
+@operation("GET", "", READ, options=("$select", "$expand"), answer=PresenceAnswer)
+def get_presence(caller: Caller, user_id: str, options: Mapping[str, str]) -> ResponseReturnValue:
     """Return a user's presence."""
-    names = selected(options("$select", "$expand"), "presence", PROPERTIES)
-    seen = resource(user_id, presence().read(caller.tenant_id, user_id))
+    names = selected(options, "presence", PROPERTIES)
+    seen: Mapping[str, object] = resource(user_id, presence().read(caller.tenant_id, user_id))
     in_users = "/communications/" not in request.path
     of = f"users('{user_id}')/presence" if in_users else "communications/presences"
     if names:
@@ -82,127 +95,119 @@ def get_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
     return graph_answer(f"{of}/$entity", seen)
 
 
-@operation("POST", "/setPresence", SESSION)
-def set_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
+@operation("POST", "/setPresence", SESSION, body=SetPresence, refuses=(ForeignSession,))
+def set_presence(caller: Caller, user_id: str, body: SetPresence) -> ResponseReturnValue:
     """Set the calling application's presence session for a user."""
-    body = read_body(SetPresence)
     presence().set(caller.session_key(user_id, body.session_id), body.shown, body.lifetime, g.request_id)
     return DONE
 
 
-@operation("POST", "/clearPresence", SESSION)
-def clear_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
+@operation("POST", "/clearPresence", SESSION, body=ClearPresence, refuses=(ForeignSession, SessionNotFound))
+def clear_presence(caller: Caller, user_id: str, body: ClearPresence) -> ResponseReturnValue:
     """End the calling application's presence session for a user."""
-    body = read_body(ClearPresence)
     presence().clear(caller.session_key(user_id, body.session_id), g.request_id)
     return DONE
 
 
-@operation("POST", "/setUserPreferredPresence", WRITE_OWN)
-def set_user_preferred_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
+@operation("POST", "/setUserPreferredPresence", WRITE_OWN, body=SetUserPreferredPresence)
+def set_user_preferred_presence(caller: Caller, user_id: str, body: SetUserPreferredPresence) -> ResponseReturnValue:
     """Set what a user shows in place of what the sessions add up to."""
-    body = read_body(SetUserPreferredPresence)
     presence().prefer(caller.acting_for(user_id), body.shown, body.lifetime, g.request_id)
     return DONE
 
 
-@operation("POST", "/clearUserPreferredPresence", WRITE_OWN)
+@operation("POST", "/clearUserPreferredPresence", WRITE_OWN, body=Empty)
 def clear_user_preferred_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Forget what a user prefers to show."""
-    read_body(Empty)
     presence().stop_preferring(caller.acting_for(user_id), g.request_id)
     return DONE
 
 
-@operation("POST", "/setStatusMessage", WRITE_OWN)
-def set_status_message(caller: Caller, user_id: str) -> ResponseReturnValue:
+@operation("POST", "/setStatusMessage", WRITE_OWN, body=SetStatusMessage, refuses=(ExpiryPassed,))
+def set_status_message(caller: Caller, user_id: str, body: SetStatusMessage) -> ResponseReturnValue:
     """Publish a user's status message, or take it back."""
-    body = read_body(SetStatusMessage).status_message
-    content = body.message.content if body and body.message else None
-    expires_at = body.expiry.moment if body and body.expiry else None
+    said = body.status_message
+    content = said.message.content if said and said.message else None
+    expires_at = said.expiry.moment if said and said.expiry else None
     presence().say(caller.acting_for(user_id), content or "", expires_at, g.request_id)
     return DONE
 
 
-@operation("POST", "/setManualLocation", WRITE_OWN)
-def set_manual_location(caller: Caller, user_id: str) -> ResponseReturnValue:
+@operation("POST", "/setManualLocation", WRITE_OWN, body=SetLocation)
+def set_manual_location(caller: Caller, user_id: str, body: SetLocation) -> ResponseReturnValue:
     """Set where a user works today, as they say themselves."""
-    return _locate(caller, user_id, Part.MANUAL_LOCATION)
+    return _locate(caller, user_id, body, Part.MANUAL_LOCATION)
 
 
-@operation("POST", "/setAutomaticLocation", WRITE_OWN)
-def set_automatic_location(caller: Caller, user_id: str) -> ResponseReturnValue:
+@operation("POST", "/setAutomaticLocation", WRITE_OWN, body=SetLocation)
+def set_automatic_location(caller: Caller, user_id: str, body: SetLocation) -> ResponseReturnValue:
     """Set where a user works today, as something else found out."""
-    return _locate(caller, user_id, Part.AUTOMATIC_LOCATION)
+    return _locate(caller, user_id, body, Part.AUTOMATIC_LOCATION)
 
 
-@operation("POST", "/clearLocation", WRITE_OWN)
+@operation("POST", "/clearLocation", WRITE_OWN, body=Empty)
 def clear_location(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Forget where a user works, from whichever side it came."""
-    read_body(Empty)
     presence().stop_locating(caller.acting_for(user_id), LOCATIONS, g.request_id)
     return DONE
 
 
-@operation("POST", "/clearAutomaticLocation", WRITE_OWN)
+@operation("POST", "/clearAutomaticLocation", WRITE_OWN, body=Empty)
 def clear_automatic_location(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Forget where something else found a user to work."""
-    read_body(Empty)
     presence().stop_locating(caller.acting_for(user_id), (Part.AUTOMATIC_LOCATION,), g.request_id)
     return DONE
 
 
-def _locate(caller: Caller, user_id: str, layer: Part) -> ResponseReturnValue:
-    body = read_body(SetLocation)
-    where = WorkLocationType(body.work_location_type)
-    presence().locate(caller.acting_for(user_id), layer, where, body.place_id, g.request_id)
+def _locate(caller: Caller, user_id: str, body: SetLocation, layer: Part) -> ResponseReturnValue:
+    presence().locate(caller.acting_for(user_id), layer, body.work_location_type, body.place_id, g.request_id)
     return DONE
 
 
 @bp.post("/communications/getPresencesByUserId")
-@requires(READ_ALL)
-def get_presences_by_user_id(caller: Caller) -> ResponseReturnValue:
+@requires(READ_ALL, body=GetPresencesByUserId, answer=PresenceList)
+def get_presences_by_user_id(caller: Caller, body: GetPresencesByUserId) -> ResponseReturnValue:
     """Return the presence of up to 650 users, in the order asked for, each once."""
-    ids = read_body(GetPresencesByUserId).ids
-    found = presence().read_many(caller.tenant_id, ids)
+    found = presence().read_many(caller.tenant_id, body.ids)
     context = "Collection(microsoft.graph.presence)"
     return graph_answer(context, {"value": [resource(user_id, seen) for user_id, seen in found.items()]})
 
 
 @bp.get("/communications/presences")
-@requires(READ_ALL)
-def list_presences(caller: Caller) -> ResponseReturnValue:
+@requires(READ_ALL, options=("$filter", "$select", "$top", "$count", "$skiptoken"), answer=PresencePage)
+def list_presences(caller: Caller, options: Mapping[str, str]) -> ResponseReturnValue:
     """Return the presence of the users asked for, or a page of all of whom anything is known."""
-    given = options("$filter", "$select", "$top", "$count", "$skiptoken")
-    names = selected(given, "presence", PROPERTIES) or PROPERTIES
-    most = number(given, "$top", MOST_IDS, MOST_IDS)
-    filtered = ids_in_filter(given)
+    names = selected(options, "presence", PROPERTIES) or PROPERTIES
+    most = number(options, "$top", MOST_IDS, MOST_IDS)
+    counted = flag(options, "$count")
+    after = skipped_to(options) or NIL
+    filtered = ids_in_filter(options)
     if filtered is None:
-        after = guid_in_path("$skiptoken", given.get("$skiptoken", NIL))
         ids = presence().list_users(caller.tenant_id, after, most)
-        total = presence().count_users(caller.tenant_id) if given.get("$count") == "true" else None
+        total = presence().count_users(caller.tenant_id) if counted else None
     else:
         ids = list(dict.fromkeys(filtered))[:most]
-        total = len(set(filtered)) if given.get("$count") == "true" else None
+        total = len(set(filtered)) if counted else None
     body: dict[str, object] = {} if total is None else {"@odata.count": total}
     if filtered is None and len(ids) == most:
-        body["@odata.nextLink"] = f"{mount_url()}communications/presences?$top={most}&$skiptoken={ids[-1]}"
+        carried = f"&$select={','.join(names)}" if "$select" in options else ""
+        body["@odata.nextLink"] = f"{mount_url()}communications/presences?$top={most}&$skiptoken={ids[-1]}{carried}"
     found = presence().read_many(caller.tenant_id, ids)
-    value = [resource(user_id, seen) for user_id, seen in found.items()]
+    value: list[Mapping[str, object]] = [resource(user_id, seen) for user_id, seen in found.items()]
     body["value"] = [{name: item[name] for name in names} for item in value]
     return graph_answer("communications/presences", body)
 
 
 @bp.get("/communications/presences/$count")
-@requires(READ_ALL)
-def count_presences(caller: Caller) -> ResponseReturnValue:
+@requires(READ_ALL, options=("$filter",), answer=Count, media_type="text/plain")
+def count_presences(caller: Caller, options: Mapping[str, str]) -> ResponseReturnValue:
     """Return of how many users anything is known, as text."""
-    filtered = ids_in_filter(options("$filter"))
+    filtered = ids_in_filter(options)
     count = presence().count_users(caller.tenant_id) if filtered is None else len(set(filtered))
     return Response(str(count), content_type="text/plain")
 
 
-def resource(user_id: str, seen: Presence) -> dict[str, object]:
+def resource(user_id: str, seen: Presence) -> PresenceResource:
     """Return a presence as Graph's resource of that name."""
     return {
         "id": user_id,
@@ -219,21 +224,10 @@ def resource(user_id: str, seen: Presence) -> dict[str, object]:
     }
 
 
-PROPERTIES = (
-    "id",
-    "availability",
-    "activity",
-    "outOfOfficeSettings",
-    "sequenceNumber",
-    "statusMessage",
-    "workLocation",
-)
-
-
-def _status_message(seen: Presence) -> dict[str, object] | None:
+def _status_message(seen: Presence) -> StatusMessageResource | None:
     if seen.message is None:
         return None
-    said: dict[str, object] = {
+    said: StatusMessageResource = {
         "message": {"content": seen.message.content, "contentType": "text"},
         "publishedDateTime": f"{graph_moment(seen.message.published_at)}Z",
     }

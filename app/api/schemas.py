@@ -1,17 +1,26 @@
-"""The bodies of the presence API, as Graph names their members."""
+"""The bodies of the presence API's requests, as Graph names their members."""
 
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from app.api.datetimes import utc_moment
-from app.domain.durations import parse_duration
+from app.domain.durations import EDM_DURATION, parse_duration
 from app.domain.values import PREFERABLE, SETTABLE, Availability, Shown, WorkLocationType
 from app.web.answers import JSON, encode
 from app.web.bodies import GraphBody, Guid, sentence
@@ -22,6 +31,8 @@ LONGEST_PREFERRED = timedelta(days=365)
 """Ours; Graph documents no bound."""
 MOST_IDS = 650
 """Source: Graph, "cloudCommunications: getPresencesByUserId"."""
+EXAMPLE_APP, EXAMPLE_USER = "22553876-f5ab-4529-bffb-cfe50aa89f87", "fa8bf3dc-eca7-46b7-bad1-db199b62afc3"
+"""Source: Graph, "presence: clearPresence", "Example 1"."""
 LONGEST_MESSAGE = 280
 """Teams' own limit, in characters; Graph documents none."""
 MOST_IN_A_BATCH = 20
@@ -66,23 +77,42 @@ def _in_range(duration: timedelta, shortest: timedelta, longest: timedelta, said
     return duration
 
 
-Duration = Annotated[timedelta | None, BeforeValidator(_duration, json_schema_input_type=str | None)]
+EDM_DURATION_SCHEMA = {"type": "string", "format": "duration", "pattern": f"^{EDM_DURATION}$"}
+Duration = Annotated[
+    timedelta | None,
+    BeforeValidator(_duration, json_schema_input_type=Annotated[str, WithJsonSchema(EDM_DURATION_SCHEMA)] | None),
+]
 """ISO 8601 (Edm.Duration), such as PT1H; null or absent: the default."""
+
+
+def _one_of(allowed: Iterable[Shown]) -> ConfigDict:
+    """Return what a model's schema says of its availability and activity: that they come in pairs."""
+    pairs: list[JsonValue] = [
+        {"properties": {name: {"const": word} for name, word in shown._asdict().items()}} for shown in allowed
+    ]
+    return ConfigDict(json_schema_extra={"anyOf": pairs})
 
 
 class ClearPresence(GraphBody):
     """Which of the caller's sessions to end."""
 
-    session_id: Guid = Field(alias="sessionId")
+    session_id: Guid = Field(alias="sessionId", examples=[EXAMPLE_APP])
+    """The calling application's id."""
 
 
 class SetPresence(GraphBody):
-    """What the caller's session shows from now on, and for how long."""
+    """What the caller's session shows from now on, and for how long; availability and activity come in pairs."""
 
-    session_id: Guid = Field(alias="sessionId")
-    availability: str
-    activity: str
-    expiration_duration: Duration = Field(None, alias="expirationDuration")
+    model_config = _one_of(SETTABLE)
+
+    session_id: Guid = Field(alias="sessionId", examples=[EXAMPLE_APP])
+    """The calling application's id."""
+    availability: str = Field(examples=["Busy"])
+    """In any letter case."""
+    activity: str = Field(examples=["InACall"])
+    """In any letter case."""
+    expiration_duration: Duration = Field(None, alias="expirationDuration", examples=["PT1H"])
+    """PT5M to PT4H, and PT5M when absent or null."""
 
     @property
     def shown(self) -> Shown:
@@ -102,11 +132,16 @@ class SetPresence(GraphBody):
 
 
 class SetUserPreferredPresence(GraphBody):
-    """What a user prefers to show, and for how long."""
+    """What a user prefers to show, and for how long; availability and activity come in pairs."""
 
-    availability: str
-    activity: str
-    expiration_duration: Duration = Field(None, alias="expirationDuration")
+    model_config = _one_of(PREFERABLE)
+
+    availability: str = Field(examples=["DoNotDisturb"])
+    """In any letter case."""
+    activity: str = Field(examples=["DoNotDisturb"])
+    """In any letter case."""
+    expiration_duration: Duration = Field(None, alias="expirationDuration", examples=["PT8H"])
+    """At most P365D; absent or null, it is P1D for Busy and DoNotDisturb, and P7D for the others."""
 
     @property
     def shown(self) -> Shown:
@@ -135,8 +170,10 @@ class Empty(GraphBody):
 class ItemBody(GraphBody):
     """A text."""
 
-    content: str | None = None
-    content_type: str | None = Field("text", alias="contentType")
+    content: str | None = Field(None, examples=["Back at nine"], json_schema_extra={"maxLength": LONGEST_MESSAGE})
+    """Without one, the last message is taken back."""
+    content_type: str | None = Field("text", alias="contentType", examples=["text"])
+    """`text`, in any letter case."""
 
     @field_validator("content")
     @classmethod
@@ -156,8 +193,10 @@ class ItemBody(GraphBody):
 class DateTimeTimeZone(GraphBody):
     """A local time and its zone."""
 
-    date_time: str = Field(alias="dateTime")
-    time_zone: str | None = Field(None, alias="timeZone")
+    date_time: str = Field(alias="dateTime", examples=["2099-09-01T08:00:00"])
+    """Without an offset; up to seven digits after the second."""
+    time_zone: str | None = Field(None, alias="timeZone", examples=["Pacific Standard Time"])
+    """Its Windows or its IANA name; absent or null, it is UTC."""
 
     @property
     def moment(self) -> datetime:
@@ -178,6 +217,7 @@ class StatusMessageBody(GraphBody):
 
     message: ItemBody | None = None
     expiry: DateTimeTimeZone | None = Field(None, alias="expiryDateTime")
+    """In the future; absent or null, the message stays."""
 
 
 class SetStatusMessage(GraphBody):
@@ -189,25 +229,30 @@ class SetStatusMessage(GraphBody):
 class SetLocation(GraphBody):
     """Where a user works today."""
 
-    work_location_type: Literal[*(kind.value for kind in WorkLocationType)] = Field(alias="workLocationType")  # type: ignore[valid-type]
-    place_id: str | None = Field(None, alias="placeId", max_length=256)
+    work_location_type: WorkLocationType = Field(alias="workLocationType", strict=False, examples=["office"])
+    place_id: str | None = Field(None, alias="placeId", max_length=256, examples=[None])
 
 
 class GetPresencesByUserId(GraphBody):
     """Whose presence to return."""
 
-    ids: list[Guid] = Field(max_length=MOST_IDS)
+    ids: list[Guid] = Field(max_length=MOST_IDS, examples=[[EXAMPLE_USER]])
 
 
 class BatchRequest(GraphBody):
     """One request of a batch."""
 
-    id: str = Field(min_length=1)
-    method: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]+$", to_upper=True)]
-    url: str = Field(min_length=1)
-    headers: dict[HeaderName, HeaderText] | None = None
-    body: Any = None
-    depends_on: list[str] | None = Field(None, alias="dependsOn")
+    id: str = Field(min_length=1, examples=["1"])
+    """Unique in the batch, whatever its letter case."""
+    method: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]+$", to_upper=True)] = Field(examples=["POST"])
+    url: str = Field(min_length=1, examples=[f"/users/{EXAMPLE_USER}/presence/clearPresence"])
+    """Relative to the batch's own mount, or absolute and below it."""
+    headers: dict[HeaderName, HeaderText] | None = Field(None, examples=[{"Content-Type": "application/json"}])
+    """Content-Type is among them when there is a body. Authorization is the batch's own."""
+    body: Any = Field(None, examples=[{"sessionId": EXAMPLE_APP}])
+    """A JSON object, or base64 text beside another Content-Type."""
+    depends_on: list[str] | None = Field(None, alias="dependsOn", examples=[[]])
+    """Ids of requests of this batch; when one of them fails, this one is answered 424."""
 
     @property
     def key(self) -> str:
@@ -252,7 +297,7 @@ class BatchRequest(GraphBody):
 class Batch(GraphBody):
     """Requests to be made one after the other. Source: Graph, "JSON batching"."""
 
-    requests: list[BatchRequest]
+    requests: Annotated[list[BatchRequest], Field(json_schema_extra={"minItems": 1, "maxItems": MOST_IN_A_BATCH})]
 
     @cached_property
     def in_order(self) -> list[BatchRequest]:

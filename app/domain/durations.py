@@ -3,11 +3,12 @@
 import re
 from datetime import timedelta
 
-_EDM_DURATION = re.compile(
-    r"P(?=.)(?:(?P<days>\d{1,9})D)?"
-    r"(?:T(?=.)(?:(?P<hours>\d{1,9})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,9})(?:\.(?P<fraction>\d{1,12}))?S)?)?",
-    re.ASCII,
+EDM_DURATION = (
+    r"P(?=.)(?:([0-9]{1,9})D)?"
+    r"(?:T(?=.)(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?(?:([0-9]{1,9})(?:\.([0-9]{1,12}))?S)?)?"
 )
+"""A regular expression, as Python and ECMAScript write it."""
+_EDM_DURATION = re.compile(EDM_DURATION)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -21,8 +22,9 @@ def parse_duration(text: str) -> timedelta:
     match = _EDM_DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"not an ISO 8601 duration such as PT1H: {text!r:.60}")
-    days, hours, minutes, seconds = (int(match[part] or 0) for part in ("days", "hours", "minutes", "seconds"))
-    microseconds = int((match["fraction"] or "").ljust(6, "0")[:6])
+    *whole, fraction = match.groups()
+    days, hours, minutes, seconds = (int(part or 0) for part in whole)
+    microseconds = int((fraction or "").ljust(6, "0")[:6])
     try:
         return timedelta(days, seconds, microseconds, minutes=minutes, hours=hours)
     except OverflowError:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from blinker import Signal
 from flask import current_app, request
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -40,13 +40,14 @@ def sentence(text: str) -> PydanticCustomError:
     return PydanticCustomError("sentence", "{text}", {"text": text})
 
 
-Guid = Annotated[str, AfterValidator(guid)]
+GUID_SCHEMA = {"type": "string", "format": "uuid", "pattern": f"^{DASHED_GUID.pattern}$"}
+Guid = Annotated[str, AfterValidator(guid), WithJsonSchema(GUID_SCHEMA)]
 
 
 class GraphBody(BaseModel):
     """A request body: a JSON object whose unknown members pass unread, since real clients send some."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 Body = TypeVar("Body", bound=GraphBody)

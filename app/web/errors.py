@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from flask import Flask, Response, current_app, g, request
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from app.auth.caller import ForeignSession
@@ -154,9 +155,29 @@ def answer(error: Exception) -> Response:
     return response
 
 
+InnerError = TypedDict("InnerError", {"date": str, "request-id": str, "client-request-id": str})
+
+
+class GraphError(TypedDict):
+    """What went wrong: a code for programs, a message for people, and the ids that the server's log has."""
+
+    code: str
+    message: str
+    innerError: InnerError
+
+
+class ErrorBody(TypedDict):
+    """The body of every error."""
+
+    error: GraphError
+
+
 def envelope(status: HTTPStatus, code: str, message: str) -> Response:
     """Return an error in Graph's form. Source: Graph, "error responses"; `innerError` as its live answers spell it."""
-    ids = {"request-id": g.request_id, "client-request-id": g.client_request_id}
-    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    body = {"error": {"code": code, "message": message, "innerError": {"date": date, **ids}}}
+    inner: InnerError = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        "request-id": g.request_id,
+        "client-request-id": g.client_request_id,
+    }
+    body: ErrorBody = {"error": {"code": code, "message": message, "innerError": inner}}
     return json_answer(body, status)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 from flask import Flask, Response, current_app, g, request
@@ -14,7 +14,9 @@ from app.auth.tokens import InvalidToken, TokenVerifier
 from app.domain.values import DASHED_GUID
 from app.services.directory import DirectoryService
 from app.services.presence import PresenceService
+from app.web.bodies import GraphBody, read_body
 from app.web.errors import PermissionMissing
+from app.web.odata import must_accept_json, options
 from app.web.quota import Quota
 
 View = Callable[..., ResponseReturnValue]
@@ -61,9 +63,12 @@ class Access:
     signed_in: bool = False
     """A signed-in user needs none of them."""
 
+    any_token: bool = False
+    """Whatever the caller holds, it is enough."""
+
     def check(self, caller: Caller) -> None:
         """Raise PermissionMissing unless the caller may do the thing to anybody at all."""
-        if self.signed_in and not caller.app_only:
+        if self.any_token or (self.signed_in and not caller.app_only):
             return
         held, wanted = (caller.roles, self.roles) if caller.app_only else (caller.scopes, self.own + self.everybody)
         if not held.isdisjoint(wanted):
@@ -84,30 +89,53 @@ class Access:
             )
 
 
-def requires(access: Access) -> Callable[[View], View]:
-    """Let a caller pass whom `access` allows the thing, and hand the Caller to the view."""
+ANY_TOKEN = Access(roles=(), any_token=True)
+
+
+class Contract(TypedDict, total=False):
+    """What a view is asked and answers. The door reads the request by it, and the OpenAPI document tells it."""
+
+    body: type[GraphBody]
+    """Handed to the view as `body`, unless it has no members."""
+    options: tuple[str, ...]
+    """The query options that are taken, all others being refused; handed to the view as `options`."""
+    most_bytes: int
+    """The bound of the body; without one it is the application's MAX_CONTENT_LENGTH."""
+    selectable: tuple[str, ...]
+    """What `$select` takes; without it, the properties of the answer."""
+    answer: object
+    """The type of the answer's body; without one it is empty."""
+    media_type: str
+    """What the body is labelled as; without one it is JSON, which the caller has to accept."""
+    refuses: tuple[type[Exception], ...]
+    """The facts that only this view states, besides those that the door itself does."""
+
+
+def requires(access: Access, **contract: Unpack[Contract]) -> Callable[[View], View]:
+    """Let a caller pass whom `access` allows the thing; hand the view the Caller and what the contract asks for."""
+    model, allowed = contract.get("body"), contract.get("options")
 
     def guarded(view: View) -> View:
         @wraps(view)
-        def enter(**path: Any) -> ResponseReturnValue:
+        def enter(**said: Any) -> ResponseReturnValue:
             caller = _caller()
             access.check(caller)
-            return view(caller, **path)
+            if "answer" in contract and "media_type" not in contract:
+                must_accept_json()
+            if "most_bytes" in contract:
+                request.max_content_length = contract["most_bytes"]
+            if model is not None:
+                parsed = read_body(model)
+                if model.model_fields:
+                    said["body"] = parsed
+            if allowed is not None:
+                said["options"] = options(*allowed)
+            return view(caller, **said)
 
+        enter.contract = contract  # type: ignore[attr-defined]
         return _declare(enter, access)
 
     return guarded
-
-
-def requires_token(view: View) -> View:
-    """Let everybody pass whose token holds, whatever it allows."""
-
-    @wraps(view)
-    def enter(**path: Any) -> ResponseReturnValue:
-        _caller()
-        return view(**path)
-
-    return _declare(enter, "any token")
 
 
 def public(view: View) -> View:
@@ -161,6 +189,6 @@ def _close(response: Response) -> Response:
     headers["client-request-id"] = g.client_request_id
     headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
-    if not response.calculate_content_length():
+    if response.calculate_content_length() == 0:
         headers.pop("Content-Type", None)  # clients parse what is labelled, and choke on an empty text
     return response

@@ -27,16 +27,16 @@ _root_url = lru_cache(256)(get_current_url)
 """werkzeug's `request.url_root`, remembered: quoting it anew was a tenth of a read's time in Python."""
 
 
-def graph_answer(context: str, body: Mapping[str, object]) -> Response:
-    """Return a resource as Graph does: labelled, and under its context unless the caller wants none.
-
-    Raises:
-        NotAcceptable: the caller accepts no JSON.
-    """
+def must_accept_json() -> None:
+    """Raise NotAcceptable when the caller accepts no JSON."""
     accept = request.headers.get("Accept", "*/*").lower()
     if accept != "*/*" and JSON_TYPES.isdisjoint(part.partition(";")[0].strip() for part in accept.split(",")):
         raise NotAcceptable("The answer is application/json, which the request's Accept leaves out.")
-    bare = "odata.metadata=none" in accept
+
+
+def graph_answer(context: str, body: Mapping[str, object]) -> Response:
+    """Return a resource as Graph does: labelled, and under its context unless the caller wants none."""
+    bare = "odata.metadata=none" in request.headers.get("Accept", "").lower()
     label = ODATA_JSON.replace("minimal", "none") if bare else ODATA_JSON
     described = body if bare else {"@odata.context": f"{mount_url()}$metadata#{context}", **body}
     return json_answer(described, content_type=label, OData_Version="4.0")
@@ -58,16 +58,18 @@ def options(*allowed: str) -> dict[str, str]:
 
 
 def selected(given: Mapping[str, str], type_name: str, properties: Collection[str]) -> tuple[str, ...]:
-    """Return the properties that `$select` names; none of them: all.
+    """Return the properties that `$select` names; none of them: all. What `$expand` names is there anyway.
 
     Raises:
         InvalidQuery: one is no property of the type. Source: Graph's own words.
     """
-    names = [name.strip() for option in ("$select", "$expand") for name in given.get(option, "").split(",")]
-    for name in filter(None, names):
+    select, expand = (
+        [name.strip() for name in given.get(option, "").split(",") if name.strip()] for option in ("$select", "$expand")
+    )
+    for name in select + expand:
         if name not in properties:
             raise InvalidQuery(f"Could not find a property named '{name[:60]}' on type 'microsoft.graph.{type_name}'.")
-    return tuple(filter(None, names))
+    return tuple(select)
 
 
 def ids_in_filter(given: Mapping[str, str]) -> list[str] | None:
@@ -101,3 +103,27 @@ def number(given: Mapping[str, str], option: str, default: int, most: int) -> in
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) < 1:
         raise InvalidQuery(f"{option} must be a number of at least 1, got {text!r:.30}.")
     return min(int(text), most)
+
+
+def flag(given: Mapping[str, str], option: str) -> bool:
+    """Return an option that is true or false; absent, it is false.
+
+    Raises:
+        InvalidQuery: it is neither.
+    """
+    text = given.get(option, "false")
+    if text not in {"true", "false"}:
+        raise InvalidQuery(f"{option} must be true or false, got {text!r:.30}.")
+    return text == "true"
+
+
+def skipped_to(given: Mapping[str, str]) -> str | None:
+    """Return the id that `$skiptoken` holds, in lower case; None without one.
+
+    Raises:
+        InvalidQuery: it holds none.
+    """
+    text = given.get("$skiptoken")
+    if text is not None and not DASHED_GUID.fullmatch(text):
+        raise InvalidQuery(f"$skiptoken must be as an @odata.nextLink has it, got {text!r:.60}.")
+    return text and text.lower()

@@ -419,6 +419,13 @@ def test_a_batch_that_is_no_json_object_is_400(graph: Graph, bot: Application, d
     assert_error(answer, 400, "BadRequest", "JSON object")
 
 
+def test_a_batch_whose_answer_the_caller_does_not_accept_is_406_and_not_made(
+    graph: Graph, alice: str, bot: Application
+) -> None:
+    assert_error(post(graph, bot, sets(alice, bot), Accept="application/xml"), 406, "NotAcceptable", "application/json")
+    assert graph.presence_of(alice, bot) == OFFLINE
+
+
 def test_a_batch_that_is_not_labelled_json_is_415(graph: Graph, bot: Application) -> None:
     answer = graph.client.post("/v1.0/$batch", data=b"{}", content_type="text/plain", headers=bot.headers)
     assert_error(answer, 415, "UnsupportedMediaType")

@@ -169,6 +169,8 @@ def test_an_empty_status_message_takes_the_last_one_back(
         ({"content": "x", "contentType": "html"}, {}, ["[StatusMessage.Message.ContentType]", "text", "html"]),
         ({"content": "x" * 281}, {}, ["[StatusMessage.Message.Content]", "280", "281"]),
         ({"content": 7}, {}, ["[StatusMessage.Message.Content]", "string"]),
+        ({"content": "a\0b"}, {}, ["[StatusMessage.Message.Content]", "NUL"]),
+        ({"content": "half of a train: \ud83d"}, {}, ["[StatusMessage.Message.Content]", "surrogate"]),
         ({"content": "x"}, {"dateTime": "2026-03-02T08:00:00"}, ["[StatusMessage.ExpiryDateTime]", "future"]),
         ({"content": "x"}, {"dateTime": "2027-03-02T08:00:00Z"}, ["[StatusMessage.ExpiryDateTime]", "offset"]),
         ({"content": "x"}, {"dateTime": "2027-02-30T08:00:00"}, ["[StatusMessage.ExpiryDateTime]", "DateTime"]),
@@ -240,6 +242,14 @@ def test_a_location_that_is_none_is_400(graph: Graph, alice: str, bot: Applicati
         assert_error(answer, 400, "InvalidArgument", "[WorkLocationType]")
 
 
+@pytest.mark.parametrize("place", ["a\0b", "\ud83d", "x" * 257, 7])
+def test_a_place_that_is_none_is_400(graph: Graph, alice: str, bot: Application, place: object) -> None:
+    body = {"workLocationType": "office", "placeId": place}
+    answer = graph.post(bot, f"/users/{alice}/presence/setManualLocation", body)
+    assert_error(answer, 400, "InvalidArgument", "[PlaceId]")
+    assert location_of(graph, alice, bot) == NOWHERE
+
+
 # Reading many, and options
 
 
@@ -305,6 +315,22 @@ def test_the_list_is_of_all_whom_anything_is_known_of_page_by_page(graph: Graph,
     assert get(graph, bot, "/communications/presences?$count=true").get_json()["@odata.count"] == 5
 
 
+def test_the_next_page_has_the_same_properties(graph: Graph, bot: Application) -> None:
+    for _ in range(2):
+        graph.shows(new_id(), bot, IN_A_CALL)
+    path = "/communications/presences?$top=1&$select=id,activity"
+    for _ in range(2):
+        page = get(graph, bot, path).get_json()
+        assert page["value"][0].keys() == {"id", "activity"}
+        path = page["@odata.nextLink"].removeprefix("http://localhost/v1.0")
+
+
+def test_what_is_expanded_is_there_beside_all_else(graph: Graph, alice: str, bot: Application) -> None:
+    plain = graph.reads(alice, bot).get_json()
+    assert get(graph, bot, f"/users/{alice}/presence?$expand=statusMessage").get_json() == plain
+    assert_error(get(graph, bot, f"/users/{alice}/presence?$expand=mood"), 400, "BadRequest", "mood")
+
+
 def test_the_list_can_be_filtered_by_id(graph: Graph, alice: str, bot: Application) -> None:
     graph.shows(alice, bot, IN_A_CALL)
     other = new_id()
@@ -330,6 +356,8 @@ def test_the_list_can_be_filtered_by_id(graph: Graph, alice: str, bot: Applicati
         "$search=x",
         "$select=id,mood",
         "$skip=1",
+        "$count=yes",
+        "$skiptoken=bob",
     ],
 )
 def test_an_option_that_the_list_does_not_take_is_400(graph: Graph, bot: Application, query: str) -> None:
