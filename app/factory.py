@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Blueprint, Flask
 
-from app.api import batch, health
+from app.api import batch, health, openapi
 from app.api import directory as directory_api
 from app.api import presence as presence_api
 from app.auth.keys import KeyDirectory, KeySet
@@ -31,8 +31,9 @@ from app.web import cors, errors, guard, logs, paths
 from app.web.quota import Quota
 from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
-MOUNTS = {"graph": "/", "v1": "/v1.0", "beta": "/beta"}
+MOUNTS = {"v1": "/v1.0", "beta": "/beta", "graph": "/"}
 MAX_BODY_BYTES = 64 * 1024
+ENTRA_GRANTS = "https://login.microsoftonline.com/{tenantid}/oauth2/v2.0/token"
 ENTRA_AUTHORIZE = "https://login.microsoftonline.com/common/oauth2/authorize"
 
 
@@ -82,9 +83,11 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
             graph.register_blueprint(resource)
         app.register_blueprint(graph, url_prefix=prefix)
     paths.mount(app, MOUNTS)
+    audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
+    home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
+    tokens = openapi.Tokens(_token_url(settings, home_tenant_id), f"{audience}/.default")
+    app.register_blueprint(openapi.blueprint(MOUNTS, tokens))
     if page:
-        audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
-        home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
         signing_key = _signing_key(settings.instance_path)
         app.register_blueprint(issuer.blueprint(Issuer(signing_key, audience, home_tenant_id, clock)))
         faults = Faults(page, settings.instance_path / "faults.json")
@@ -129,6 +132,13 @@ def _verifier(settings: Settings, clock: Clock) -> TokenVerifier:
 def _signing_key(folder: Path) -> Callable[[], SigningKey]:
     """Return what gives the development issuer's key, which all workers and all restarts share, on first need."""
     return cache(lambda: load_or_make_key(folder / "signing-key.pem"))
+
+
+def _token_url(settings: Settings, tenant_id: str) -> str | None:
+    """Return where an application gets its token; None when only those who run that issuer know."""
+    if settings.auth_jwks_uri is None and settings.is_development:
+        return f"/{tenant_id}/oauth2/v2.0/token"
+    return ENTRA_GRANTS.replace("{tenantid}", tenant_id) if settings.auth_issuers == ENTRA_ISSUERS else None
 
 
 def _challenge(settings: Settings) -> str:

@@ -66,6 +66,17 @@ def test_the_route_list_is_the_url_map(flask_app: Flask) -> None:
     assert listed == served
 
 
+def test_the_table_of_what_is_supported_has_every_operation(flask_app: Flask) -> None:
+    rows = [(cells[0].strip("`").split(" "), cells[2]) for cells in table_under("What is supported", README)]
+    listed = {
+        (method, path.replace("{owner}", owner))
+        for (method, path), here in [(row, here) for row, here in rows if here != "no"]
+        for owner in OWNERS.values()
+    }
+    paths = flask_app.test_client().get("/openapi.json").get_json()["paths"]
+    assert listed == {(method.upper(), path) for path, item in paths.items() for method in item}
+
+
 def test_the_error_table_is_the_one_that_answers() -> None:
     rows = [[str(answer.status.value), f"`{answer.code}`", kind.__name__] for kind, answer in ANSWERS.items()]
     documented = [row[:3] for row in table_under("Errors", (ROOT / "docs/errors.md").read_text())]
