@@ -4,7 +4,7 @@ SHELL := bash
 # `make setup` once, then: run, test, lint, bench, chaos, test-ha. Everything a target needs it installs, or says what is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-export PRESENCE_ENV ?= development
+run run-tls: export PRESENCE_ENV ?= development
 
 .PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit
 
@@ -64,7 +64,7 @@ test-example: setup
 	cd examples/pbx_connector && ../../instance/example/bin/pytest -p no:cacheprovider
 
 test-ha: setup  # two and a half minutes; needs Linux, and root or Debian's packages patroni, etcd-server, postgresql
-	@PYTHONPATH=. PRESENCE_ENV= $(BIN)/python tests/ha/drill.py
+	@PYTHONPATH=. $(BIN)/python tests/ha/drill.py
 
 test-redis: setup  # needs Linux, and root or Debian's package redis-server
 	@command -v redis-server >/dev/null || { echo "Installing Debian's redis-server"; \

@@ -41,7 +41,9 @@ def document(client: FlaskClient) -> Json:
 @pytest.fixture
 def production(tmp_path: Path) -> FlaskClient:
     """A server as operators run it; nothing here asks for its database."""
-    settings = Settings(auth_tenants=TENANT, auth_audiences="api://presence.example", instance_path=tmp_path)
+    settings = Settings(
+        presence_env="production", auth_tenants=TENANT, auth_audiences="api://presence.example", instance_path=tmp_path
+    )
     return create_app(settings).test_client()
 
 
