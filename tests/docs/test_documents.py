@@ -121,3 +121,9 @@ def test_the_first_commands_are_the_two_that_everybody_needs() -> None:
     for word, command in (("quick start", "make run"), ("test", "make test")):
         section = re.split(rf"^#.*{word}.*$", README, flags=re.MULTILINE | re.IGNORECASE)[1]
         assert re.search(r"```sh\n(.*)\n", section)[1] == command  # type: ignore[index]
+
+
+def test_the_plugin_brings_all_that_its_server_needs() -> None:
+    needed = {line.strip() for line in (ROOT / "requirements.in").read_text().splitlines() if line[:1].strip("# ")}
+    brought = (ROOT / "pytest-graph-presence/pyproject.toml").read_text()
+    assert {line for line in needed if f'"{line}",' not in brought} == set()
