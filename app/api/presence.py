@@ -239,8 +239,8 @@ def _status_message(seen: Presence) -> StatusMessageResource | None:
 def sequence_number(seen: Presence) -> str:
     """Return a version that sorts as text: it grows with every event, and between two events with time's own changes.
 
-    "A", then the microseconds since 1970 of the newest event and of the latest moment at which time alone changed the
-    presence, 16 digits each. One number would not do: an event and an expiry can fall on the same microsecond.
+    "A", then the microseconds since 1970 of the newest event and of the latest moment at which the presence may have
+    changed, 16 digits each. One number would not do: an event and an expiry can fall on the same microsecond.
     """
     return f"A{_microseconds(seen.recorded_at)}{_microseconds(seen.turned_at)}"
 

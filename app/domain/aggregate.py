@@ -18,12 +18,8 @@ from app.domain.values import (
 )
 
 FADE_STEP = timedelta(minutes=5)
-AHEAD = timedelta(minutes=10)
-"""How far one worker's clock may be ahead of another's.
-
-What time changed before the newest event is told by that event, unless its clock was ahead; so older moments than this
-are forgotten, which lets a sweep remove their rows without turning a sequenceNumber back.
-"""
+SKEW = timedelta(minutes=1)
+"""How far apart the clocks of workers may be. Ours; as much as a token's times are given."""
 
 RANK = {Availability.DO_NOT_DISTURB: 4, Availability.BUSY: 3, Availability.AVAILABLE: 2, Availability.AWAY: 0}
 """Source: Graph, "presence: setPresence": DoNotDisturb > Busy > Available > Away. Ours: AvailableInactive is 1."""
@@ -54,9 +50,9 @@ class Presence(NamedTuple):
     recorded_at: datetime | None
     """When the newest event about the user was recorded; None when there has been none."""
     turned_at: datetime | None
-    """The latest moment, at or before that instant, at which time alone may have changed it; None: none has.
+    """The latest moment, at or before that instant, at which this may have changed; None: nothing has happened yet.
 
-    None, too, when that was longer than AHEAD before the newest event.
+    The newest event counts although a reader's clock may be behind it; by more than SKEW, and it is the instant itself.
     """
 
 
@@ -120,8 +116,9 @@ def presence_of(state: UserState, now: datetime) -> Presence:
     for layer, name in ((state.automatic_location, "automatic"), (state.manual_location, "manual")):
         if layer is not None and layer.expires_at > now:
             location, source = layer, name
-    since = state.recorded_at - AHEAD if state.recorded_at else None
-    passed = (moment for moment in turning_points(state) if moment <= now and (since is None or moment > since))
+    passed = [moment for moment in turning_points(state) if moment <= now]
+    if recorded_at := state.recorded_at:
+        passed.append(recorded_at if recorded_at <= now + SKEW else now)
     return Presence(shown, message, location, source, state.recorded_at, max(passed, default=None))
 
 

@@ -5,16 +5,10 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from app.db.sweeping import EVENTS, PARTS, SESSIONS, USERS, Stale, Sweeper
-from app.domain.aggregate import AHEAD
 from app.services.presence import Clock
 
-GRACE = 2 * AHEAD
-"""How long something stays after its end.
-
-Until then a worker whose clock is behind might show it. And whoever changes the user's presence while the sweep is at
-work does so more than AHEAD after that end, whatever his clock says: the end's moment is no part of the user's
-sequenceNumber any more, and nobody misses it (docs/decisions/0003-two-moments-in-a-sequence-number.md).
-"""
+GRACE = timedelta(minutes=10)
+"""How long something stays after its end, since to a worker whose clock is behind it may still be live."""
 
 
 class Swept(NamedTuple):

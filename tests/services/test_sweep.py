@@ -109,7 +109,7 @@ def test_an_expired_session_goes_and_leaves_its_event(house: House, alice: str) 
 @pytest.mark.parametrize(("late", "gone"), [(-TICK, 0), (timedelta(0), 1)])
 def test_it_stays_for_as_long_as_clocks_may_differ(house: House, alice: str, late: timedelta, gone: int) -> None:
     house.sets(alice, new_id())
-    house.clock.now = START + 5 * MINUTE + GRACE + late
+    house.clock.now = START + 15 * MINUTE + late
     assert house.sweeps() == Swept(sessions=gone)
     assert len(house.rows(PresenceSession)) == 1 - gone
 
@@ -137,6 +137,18 @@ def test_each_event_comes_after_the_users_newest_and_not_before_its_own_end(hous
     newest = START + 35 * MINUTE - TICK
     assert moments[-3:] == [newest + TICK, newest + 2 * TICK, newest + 3 * TICK]
     assert moments == sorted(set(moments))
+
+
+def test_ends_are_recorded_in_the_order_in_which_they_came(house: House, alice: str) -> None:
+    apps = [new_id() for _ in range(3)]
+    for minutes, app in enumerate(apps, 5):
+        house.sets(alice, app, lasts=minutes * MINUTE)
+    house.clock.move(minutes=40)
+    house.sweeps()
+    ends = house.events(alice)[3:]
+    assert [end.session_id for end in ends] == apps
+    for minutes, end in enumerate(ends, 5):
+        assert START + minutes * MINUTE <= end.at <= START + minutes * MINUTE + 2 * TICK
 
 
 def test_what_a_user_said_goes_when_it_has_expired_each_with_its_event(house: House, alice: str) -> None:
@@ -320,13 +332,14 @@ def test_a_sweep_changes_nothing_that_anybody_sees_and_no_version_goes_back(hous
             versions[user] = version
 
 
+@pytest.mark.parametrize("behind", [timedelta(0), GRACE])
 def test_no_version_goes_back_when_an_event_lands_while_a_sweep_is_under_way(
-    house: House, alice: str, kind: str
+    house: House, alice: str, kind: str, behind: timedelta
 ) -> None:
     if kind == "sqlite":
         return  # the write lock keeps the two apart
     house.sets(alice, new_id())
-    house.clock.move(minutes=40)
+    house.clock.now = START + 5 * MINUTE + GRACE
     sweeper = PostgresSweeper(house.engine)
     bounds = {"cutoff": house.clock.now - GRACE, "after": NIL, "last": "f" * 8 + NIL[8:].replace("0", "f")}
     bounds |= {f"{end}_{name}": bounds[end] for end in ("after", "last") for name in SessionKey._fields}
@@ -334,7 +347,9 @@ def test_no_version_goes_back_when_an_event_lands_while_a_sweep_is_under_way(
     with sweeper._cursor() as cursor:
         cursor.execute("BEGIN")
         assert statement.run(cursor, bounds) == [(1,)]
+        house.clock.now -= behind  # as the clock of the worker who takes it
         house.sets(alice, new_id(), lasts=240 * MINUTE)
+        house.clock.now += behind
         during = house.reads(alice)
         cursor.execute("COMMIT")
     after = house.reads(alice)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.aggregate import AHEAD, UserState, aggregate, fade, presence_of, session_turning_points
+from app.domain.aggregate import SKEW, UserState, aggregate, fade, presence_of, session_turning_points
 from app.domain.values import (
     AVAILABLE,
     AWAY,
@@ -177,13 +177,6 @@ def test_expired_sessions_count_for_nothing(sessions: list[Session]) -> None:
     assert (aggregate(sessions, NOW) == OFFLINE) == (not live)
 
 
-@pytest.mark.parametrize(("before", "counts"), [(AHEAD, False), (AHEAD - TICK, True), (NONE, True), (-MINUTE, True)])
-def test_what_time_did_long_before_the_newest_event_is_told_by_that_event(before: timedelta, *, counts: bool) -> None:
-    ended = a_session(IN_A_CALL, 2 * HOUR, -HOUR)
-    seen = presence_of(UserState([ended], ended.expires_at + before), NOW)
-    assert seen.turned_at == (ended.expires_at if counts else None)
-
-
 @given(sessions_of_a_user, st.lists(st.builds(lambda length: NOW + length, lengths), min_size=2, max_size=2))
 def test_between_turning_points_nothing_changes(sessions: list[Session], instants: list[datetime]) -> None:
     earlier, later = sorted(instants)
@@ -214,16 +207,16 @@ def test_a_user_never_heard_of_is_offline_since_no_moment() -> None:
     assert (seen.shown, seen.recorded_at, seen.turned_at) == (OFFLINE, None, None)
 
 
-def test_presence_tells_the_newest_event_apart_from_what_time_did() -> None:
+def test_presence_last_changed_at_the_newest_event_when_time_changed_it_before() -> None:
     seen = presence_of(UserState([a_session(AVAILABLE, 6 * MINUTE)], NOW), NOW)
-    assert (seen.shown, seen.recorded_at, seen.turned_at) == (INACTIVE, NOW, NOW - MINUTE)
+    assert (seen.shown, seen.recorded_at, seen.turned_at) == (INACTIVE, NOW, NOW)
 
 
 @pytest.mark.parametrize(
     ("after", "turned_after"),
     [
-        (NONE, None),
-        (5 * MINUTE - TICK, None),
+        (NONE, NONE),
+        (5 * MINUTE - TICK, NONE),
         (5 * MINUTE, 5 * MINUTE),
         (10 * MINUTE - TICK, 5 * MINUTE),
         (10 * MINUTE, 10 * MINUTE),
@@ -233,11 +226,18 @@ def test_presence_tells_the_newest_event_apart_from_what_time_did() -> None:
     ],
 )
 def test_time_last_changed_presence_at_the_latest_turning_point_that_has_passed(
-    after: timedelta, turned_after: timedelta | None
+    after: timedelta, turned_after: timedelta
 ) -> None:
     state = UserState([a_session(AVAILABLE)], NOW)
-    expected = None if turned_after is None else NOW + turned_after
-    assert presence_of(state, NOW + after).turned_at == expected
+    assert presence_of(state, NOW + after).turned_at == NOW + turned_after
+
+
+@pytest.mark.parametrize(("ahead", "turned_after"), [(TICK, TICK), (SKEW, SKEW), (SKEW + TICK, NONE), (HOUR, NONE)])
+def test_an_event_by_a_clock_that_is_ahead_counts_at_once_and_hides_no_turn_when_it_is_far_ahead(
+    ahead: timedelta, turned_after: timedelta
+) -> None:
+    state = UserState([a_session(IN_A_CALL, HOUR, -MINUTE)], NOW + ahead)
+    assert presence_of(state, NOW).turned_at == NOW + turned_after
 
 
 def test_of_several_sessions_the_latest_turning_point_counts_expired_ones_too() -> None:
@@ -246,11 +246,21 @@ def test_of_several_sessions_the_latest_turning_point_counts_expired_ones_too() 
     assert (seen.shown, seen.turned_at) == (INACTIVE, NOW - MINUTE)
 
 
+@given(st.lists(st.sampled_from([*SETTABLE]), min_size=1, max_size=3), lengths, lengths)
+def test_turned_at_stands_still_when_rows_that_ended_before_the_newest_event_go(
+    shown: list[Shown], recorded: timedelta, read: timedelta
+) -> None:
+    sessions = [a_session(one, 4 * HOUR, -HOUR, session_id=f"{n}{SMALL_ID[1:]}") for n, one in enumerate(shown)]
+    recorded_at = NOW - HOUR + abs(recorded)
+    before, after = (presence_of(UserState(rows, recorded_at), NOW + abs(read)) for rows in (sessions, []))
+    assert before == after
+
+
 @given(sessions_of_a_user, st.lists(st.builds(lambda length: NOW + length, lengths), min_size=2, max_size=2))
 def test_turned_at_never_goes_back_and_moves_whenever_time_changes_what_is_shown(
     sessions: list[Session], instants: list[datetime]
 ) -> None:
-    earlier, later = (presence_of(UserState(sessions, NOW), instant) for instant in sorted(instants))
+    earlier, later = (presence_of(UserState(sessions, NOW - TICK), instant) for instant in sorted(instants))
     before, after = (seen.turned_at or datetime.min.replace(tzinfo=UTC) for seen in (earlier, later))
     assert before <= after
     assert earlier.shown == later.shown or before < after
