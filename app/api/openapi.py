@@ -29,6 +29,7 @@ from app.web.errors import (
     MeWithoutUser,
     NotAcceptable,
     PermissionMissing,
+    TooManyRequests,
     WrongMediaType,
 )
 from app.web.guard import Access, Contract, public
@@ -320,7 +321,7 @@ class _Described:
 
 def _facts(rule: Rule, contract: Contract, access: Access) -> Iterator[type[Exception]]:
     """Return what a route can refuse a request with: what the door states for its like, then what it states itself."""
-    yield from (InvalidToken, KeysUnavailable, StoreUnavailable)
+    yield from (InvalidToken, TooManyRequests, KeysUnavailable, StoreUnavailable)
     if not access.any_token:
         yield PermissionMissing
     if rule.arguments:
