@@ -288,6 +288,7 @@ def test_what_takes_long_tells_a_log_how_far_it_is(typed: Typed, tenant: str, mo
 def test_what_takes_long_shows_a_bar_to_who_looks(typed: Typed, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "PATIENCE_SECONDS", 0)
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one can draw no bar, whoever looks
     done = typed("import-users", "-", "--tenant", tenant, given=listed(ann=ADELE))
     assert "Importing users" in done.stderr
     assert "1/1" in done.stderr
