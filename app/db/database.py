@@ -1,38 +1,84 @@
 """A database as the stores use it: cursors of the pool, and what goes wrong with them said in one way."""
 
-from collections.abc import Iterator
+import logging
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, cast
 
 import psycopg
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, SerializationFailure
 from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
-from app.db.prepared import Prepared
+from app.db.prepared import Prepared, Row
 from app.db.turns import Turns
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+"""How often a statement is run at most, when each time it is given up for the sake of others."""
+FIRST_PAUSE_SECONDS = 0.002
+"""The longest pause before the second attempt; it doubles with each."""
 
 
 class StoreUnavailable(Exception):
     """The database did not answer in time, or not at all. Whether a write was kept is not known."""
 
 
+class Conflict(StoreUnavailable):
+    """PostgreSQL gave a transaction up for the sake of others (SQLSTATE 40001 or 40P01). Nothing of it was kept."""
+
+
 class Database:
-    """Lends cursors; what it stores, its subclasses know."""
+    """Lends cursors and runs statements; what it stores, its subclasses know."""
+
+    repeats: Counter[str]
+    """How often a statement had to be run again, by SQLSTATE."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._dialect = engine.dialect
         self._driver = engine.dialect.loaded_dbapi
+        self._patience_seconds = cast("QueuePool", engine.pool).timeout()
         self._turns: Turns | None = None
         if self._dialect.name == "sqlite":
-            self._turns = Turns(Path(f"{engine.url.database}-turn"), cast("QueuePool", engine.pool).timeout())
+            self._turns = Turns(Path(f"{engine.url.database}-turn"), self._patience_seconds)
+        self.repeats = Counter()
+        self._counting = threading.Lock()
 
     def _prepared(self, statement: Any) -> Prepared:
         return Prepared(statement, self._dialect)
+
+    def _run(self, statement: Prepared, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run a statement that is a transaction by itself, and again after a conflict: ATTEMPTS times at most, in time.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or not in time, or there was a conflict each time.
+        """
+        deadline, attempt = monotonic() + self._patience_seconds, 1
+        while True:
+            try:
+                with self._cursor() as cursor:
+                    return statement.run(cursor, parameters)
+            except Conflict as conflict:
+                if attempt == ATTEMPTS or monotonic() > deadline:
+                    raise
+                self._note(conflict)
+            sleep(random.uniform(0, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)))  # noqa: S311
+            attempt += 1
+
+    def _note(self, conflict: Conflict) -> None:
+        sqlstate = str(getattr(conflict.__cause__, "sqlstate", None))
+        with self._counting:
+            self.repeats[sqlstate] += 1
+        log.warning("statement repeated", extra={"sqlstate": sqlstate})
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
@@ -50,6 +96,8 @@ class Database:
             yield cursor
             cursor.close()
         except self._driver.Error as error:
+            if isinstance(error, DeadlockDetected | SerializationFailure):
+                raise Conflict from error
             demoted = isinstance(error, ReadOnlySqlTransaction)
             if demoted or self._dialect.is_disconnect(error, connection.dbapi_connection, None):
                 connection.invalidate(error)

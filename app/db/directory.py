@@ -39,21 +39,18 @@ class DirectoryStore(Database):
 
     def find_by_id(self, tenant_id: str, user_id: str) -> User | None:
         """Return a user, or None when the directory has none with this id."""
-        with self._cursor() as cursor:
-            rows = self._find_by_id.run(cursor, {"tenant_id": tenant_id, "user_id": user_id})
+        rows = self._run(self._find_by_id, {"tenant_id": tenant_id, "user_id": user_id})
         return User(*rows[0]) if rows else None
 
     def find_by_name(self, tenant_id: str, user_principal_name: str) -> User | None:
         """Return a user by his name in any letter case, or None."""
         named = {"tenant_id": tenant_id, "user_principal_name_lower": user_principal_name.lower()}
-        with self._cursor() as cursor:
-            rows = self._find_by_name.run(cursor, named)
+        rows = self._run(self._find_by_name, named)
         return User(*rows[0]) if rows else None
 
     def names(self, tenant_id: str) -> dict[str, str]:
         """Return the id of each user of a tenant by his name in lower case."""
-        with self._cursor() as cursor:
-            return dict(self._list_names.run(cursor, {"tenant_id": tenant_id}))
+        return dict(self._run(self._list_names, {"tenant_id": tenant_id}))
 
     def put(self, tenant_id: str, users: Sequence[User]) -> None:
         """Write users in one transaction, new ones or others in place of those with their ids.

@@ -46,27 +46,23 @@ class Store(Database, ABC):
 
     def read_user(self, tenant_id: str, user_id: str) -> UserState:
         """Return all that is known of a user."""
-        with self._cursor() as cursor:
-            return _user_state(self._read_user.run(cursor, {"tenant_id": tenant_id, "user_id": user_id}))
+        return _user_state(self._run(self._read_user, {"tenant_id": tenant_id, "user_id": user_id}))
 
     def read_users(self, tenant_id: str, user_ids: Sequence[str]) -> dict[str, UserState]:
         """Return all that is known of each of some users, in one query; every id is in the result."""
         named: object = json.dumps(user_ids) if self._dialect.name == "sqlite" else user_ids
-        with self._cursor() as cursor:
-            rows = self._read_users.run(cursor, {"tenant_id": tenant_id, "user_ids": named})
+        rows = self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": named})
         rows.sort(key=_known_id)  # the plan of the moment may have mixed them
         return {user_id: _user_state(list(found)) for user_id, found in groupby(rows, _known_id)}
 
     def list_users(self, tenant_id: str, after: str, most: int) -> list[str]:
         """Return the ids, in order, of the next users after one of whom anything is known."""
-        with self._cursor() as cursor:
-            rows = self._list_users.run(cursor, {"tenant_id": tenant_id, "after": after, "most": most})
+        rows = self._run(self._list_users, {"tenant_id": tenant_id, "after": after, "most": most})
         return [user_id for (user_id,) in rows]
 
     def count_users(self, tenant_id: str, after: str) -> int:
         """Return how many there are."""
-        with self._cursor() as cursor:
-            ((count,),) = self._count_users.run(cursor, {"tenant_id": tenant_id, "after": after})
+        ((count,),) = self._run(self._count_users, {"tenant_id": tenant_id, "after": after})
         return int(count)
 
     @abstractmethod
@@ -124,24 +120,20 @@ class PostgresStore(Store):
             "expires_at": now + lifetime,
             "request_id": request_id,
         }
-        with self._cursor() as cursor:
-            return _sessions(self._set_session.run(cursor, parameters))
+        return _sessions(self._run(self._set_session, parameters))
 
     @override
     def end_session(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session] | None:
-        with self._cursor() as cursor:
-            rows = self._end_session.run(cursor, {**key._asdict(), "now": now, "request_id": request_id})
+        rows = self._run(self._end_session, {**key._asdict(), "now": now, "request_id": request_id})
         return _sessions(rows) if rows else None
 
     @override
     def set_part(self, part: Part, values: Mapping[str, object], event: Event) -> None:
-        with self._cursor() as cursor:
-            self._set_part[part].run(cursor, {**event._asdict(), **values})
+        self._run(self._set_part[part], {**event._asdict(), **values})
 
     @override
     def clear_parts(self, parts: tuple[Part, ...], event: Event) -> None:
-        with self._cursor() as cursor:
-            self._clear_parts[parts].run(cursor, _of_user(event))
+        self._run(self._clear_parts[parts], _of_user(event))
 
 
 class SqliteStore(Store):

@@ -170,8 +170,7 @@ class Sweeper(Database, ABC):
         last: tuple[object, ...] = (0,) if what is EVENTS else (NIL,) * len(names)
         while True:
             bounds = {"cutoff": cutoff, "most": most, **{f"after_{n}": v for n, v in zip(names, last, strict=True)}}
-            with self._cursor() as cursor:
-                page = self._page[what].run(cursor, bounds)
+            page = self._run(self._page[what], bounds)
             if not page:
                 return
             *last_key, looks_stale = page[0]
@@ -197,8 +196,7 @@ class PostgresSweeper(Sweeper):
 
     @override
     def _remove(self, what: Stale, bounds: Mapping[str, object]) -> int:
-        with self._cursor() as cursor:
-            ((count,),) = self._in_one[what].run(cursor, bounds)
+        ((count,),) = self._run(self._in_one[what], bounds)
         return int(count)
 
 
