@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit
+.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit seed-users
 
 setup: .venv/installed
 
@@ -53,6 +53,10 @@ bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for 
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \
 		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.txt; }
 	@PYTHONPATH=. $(BIN)/python bench/run.py $(BENCH)
+
+seed-users: setup  # N=1000000; the database of DATABASE_URL, which must be empty; SEED="--tenant …" for another tenant
+	$(BIN)/alembic upgrade head
+	$(BIN)/python -m bench.seed $(or $(N),$(error make seed-users N=1000000 says how many)) $(SEED)
 
 demo: setup
 	PYTHONPATH=pytest-graph-presence/src $(BIN)/python demo/contact_centre.py
