@@ -82,22 +82,32 @@ def shown_at(session: Session, now: datetime) -> Shown:
     return fade(session.shown, max(now - session.set_at, timedelta(0)))
 
 
-def aggregate(sessions: Iterable[Session], now: datetime) -> Shown:
-    """Return what the live sessions add up to at `now`: the most significant of them, or Offline/Offline.
+def rank(shown: Shown) -> int:
+    """Return how significant what a session shows is: more is more."""
+    return 1 if shown == INACTIVE else RANK[shown.availability]
+
+
+def winner(sessions: Iterable[Session], now: datetime) -> Session | None:
+    """Return the live session that goes before all others at `now`: the most significant one; None when none is live.
 
     Of two that rank the same, the one whose state was set last wins, then the smaller session id, so that the result
     is one function of the rows. A faded session ranks where its faded state ranks.
     """
-    winner = OFFLINE
+    first: Session | None = None
     standing: tuple[int, datetime] | None = None
     for session in sorted(sessions):  # a tuple that begins with its id, so the smaller id comes first
         if session.expires_at <= now:
             continue
-        shown = shown_at(session, now)
-        candidate = (1 if shown == INACTIVE else RANK[shown.availability], session.changed_at)
+        candidate = (rank(shown_at(session, now)), session.changed_at)
         if standing is None or candidate > standing:
-            winner, standing = shown, candidate
-    return winner
+            first, standing = session, candidate
+    return first
+
+
+def aggregate(sessions: Iterable[Session], now: datetime) -> Shown:
+    """Return what the live sessions add up to at `now`: what the winner shows, or Offline/Offline."""
+    first = winner(sessions, now)
+    return OFFLINE if first is None else shown_at(first, now)
 
 
 def presence_of(state: UserState, now: datetime) -> Presence:

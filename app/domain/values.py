@@ -152,6 +152,22 @@ class WorkLocation(NamedTuple):
     expires_at: datetime
 
 
+class PastEvent(NamedTuple):
+    """Something that happened to a user's presence, as the history has it."""
+
+    id: int
+    at: datetime
+    session_id: str
+    """The application that acted or whose session it is; NIL when what a user said expired."""
+    kind: EventKind
+    shown: Shown | None
+    """What the session or the preference had been set to; None when it is about something else."""
+    expires_at: datetime | None
+    request_id: str | None
+    actor: str | None
+    """Who did it when it was no application, such as `cli:root`."""
+
+
 def derived_user_id(tenant_id: str, user_principal_name: str) -> str:
     """Return the id, in lower case, of a user whom no directory knows: the same in every process and letter case.
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from typing_extensions import override
 
-from app.domain.aggregate import UserState, aggregate, presence_of, shown_at
+from app.domain.aggregate import UserState, presence_of, shown_at, winner
 from app.domain.values import OFFLINE, SessionKey, Shown
 from app.emulator.hints import Hint, HintId, note
 from app.services.presence import PresenceService
@@ -69,12 +69,12 @@ def why_session_unseen(
     for session in sorted(before.sessions):
         if session.session_id == session_id and session.expires_at > now and wanted == seen == shown_at(session, now):
             return Hint(HintId.KEEP_ALIVE, f"the session showed {seen} already: only its end moved")
-    for session in sorted(after.sessions):
-        if session.session_id != session_id and session.expires_at > now and aggregate([session], now) == seen:
-            of = f"{seen} of session {session.session_id}, which lasts until {_moment(session.expires_at)}"
-            if wanted == seen:
-                return Hint(HintId.ALREADY_SHOWN, f"the user showed it already: {of}")
-            return Hint(HintId.OUTRANKED, f"{f'not {wanted} shows, but' if wanted else 'what shows is'} {of}")
+    other = winner([session for session in after.sessions if session.session_id != session_id], now)
+    if other is not None and shown_at(other, now) == seen:
+        of = f"{seen} of session {other.session_id}, which lasts until {_moment(other.expires_at)}"
+        if wanted == seen:
+            return Hint(HintId.ALREADY_SHOWN, f"the user showed it already: {of}")
+        return Hint(HintId.OUTRANKED, f"{f'not {wanted} shows, but' if wanted else 'what shows is'} {of}")
     return None
 
 
