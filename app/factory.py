@@ -15,6 +15,7 @@ from app.auth.keys import KeyDirectory, KeySet
 from app.auth.tokens import TokenVerifier
 from app.db.directory import DirectoryStore
 from app.db.engine import make_engine
+from app.db.inspection import Inspector
 from app.db.schema import SchemaCheck
 from app.db.store import make_store
 from app.emulator import controls, issuer
@@ -26,6 +27,7 @@ from app.emulator.keys import SigningKey, load_or_make_key
 from app.emulator.shared import MovableClock, SharedPage
 from app.services.directory import DirectoryService
 from app.services.emulation import Emulation
+from app.services.inspection import InspectionService
 from app.services.presence import Clock, PresenceService
 from app.web import cors, errors, guard, logs, paths
 from app.web.quota import Quota
@@ -64,8 +66,9 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         timeout=settings.database_timeout,
         sqlite_synchronous=settings.sqlite_synchronous,
     )
-    app.extensions.update(engine=engine, clock=clock)
     store = make_store(engine)
+    inspection = InspectionService(store, Inspector(engine), clock)
+    app.extensions.update(engine=engine, clock=clock, inspection=inspection)
     wiring = guard.Wiring(
         presence=ExplainedPresence(store, clock) if page else PresenceService(store, clock),
         directory=DirectoryService(DirectoryStore(engine), everybody=settings.is_development),

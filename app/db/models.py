@@ -110,7 +110,7 @@ class DirectoryUser(Base):
 class PresenceEvent(Base):
     """What happened to a user's presence, in the order of `id`: appended, trimmed by age, never changed.
 
-    `session_id` is the application that acted or whose session expired; NIL when what a user said expired.
+    `session_id` is the application that acted or whose session ended; NIL when what a user said expired.
     `availability` and `activity` are what the session or the preference had been set to, by this event or until it;
     they are null when the event is about something else.
     """
@@ -133,3 +133,5 @@ class PresenceEvent(Base):
     activity: Mapped[Activity | None]
     expires_at: Mapped[datetime | None]
     request_id: Mapped[Guid | None]
+    actor: Mapped[str | None] = mapped_column(Text)
+    """Who did it when it was no application: an operator, such as `cli:root`."""

@@ -50,6 +50,7 @@ ACTIVITY = cast(bindparam("activity", type_=SESSION.activity.type), SESSION.acti
 EXPIRES = bindparam("expires_at", type_=SESSION.expires_at.type)
 KIND = bindparam("kind", type_=EVENT.kind.type)
 REQUEST = bindparam("request_id", type_=EVENT.request_id.type)
+ACTOR = bindparam("actor", type_=EVENT.actor.type)
 NOW = bindparam("now", type_=SESSION.set_at.type)
 """The request's instant."""
 FADED = bindparam("faded_if_set_by", type_=SESSION.set_at.type)
@@ -62,6 +63,8 @@ KEY = ("tenant_id", "user_id", "session_id")
 SHOWN = ("availability", "activity")
 STATE = tuple(SESSION[name] for name in ("session_id", *SHOWN, "changed_at", "set_at", "expires_at"))
 RECORD = ("at", *KEY, "kind", *SHOWN, "expires_at", "request_id")
+RECORD_AS = (*RECORD, "actor")
+"""Of what an operator does; what an application does leaves `actor` null and pays nothing for it."""
 
 NEWEST = select(func.max(EVENT.at).label("at")).where(EVENT.tenant_id == TENANT, EVENT.user_id == USER)
 SAID_STATE = tuple(column for column in SAID if not column.primary_key)
@@ -167,7 +170,10 @@ CLEARABLE: tuple[tuple[Part, ...], ...] = ((Part.PREFERRED,), (Part.MESSAGE,), (
 DELETE_LIVE_SESSION = delete(PresenceSession).where(THIS_SESSION, SESSION.expires_at > NOW).returning(*STATE)
 READ_SESSION = select(*STATE).where(THIS_SESSION)
 READ_OTHER_SESSIONS = select(*STATE).where(OTHER_SESSIONS)
-INSERT_EVENT = insert(PresenceEvent).values({name: bindparam(name, type_=EVENT[name].type) for name in RECORD})
+INSERT_EVENT, INSERT_EVENT_AS = (
+    insert(PresenceEvent).values({name: bindparam(name, type_=EVENT[name].type) for name in record})
+    for record in (RECORD, RECORD_AS)
+)
 _replace = sqlite.insert(PresenceSession).values(
     {column.name: bindparam(column.name, type_=column.type) for column in SESSION}
 )
@@ -188,19 +194,22 @@ def _recorded_at(moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
     return func.greatest(moment, NEWEST.scalar_subquery().op("+")(TICK))
 
 
-_ended = DELETE_LIVE_SESSION.cte("ended")
-_recorded = (
-    insert(PresenceEvent)
-    .from_select(
-        RECORD,
-        select(
-            _recorded_at(NOW), TENANT, USER, _ended.c.session_id, literal(EventKind.CLEARED, EVENT.kind.type)
-        ).add_columns(_ended.c.availability, _ended.c.activity, _ended.c.expires_at, REQUEST),
-    )
-    .cte("recorded")
-)
-END_SESSION = select(*STATE).select_from(_ended.outerjoin(PresenceSession.__table__, OTHER_SESSIONS)).add_cte(_recorded)
-"""End the caller's live session. No row: there was none. Else the user's other sessions, or one row of nulls."""
+def _end_session(record: tuple[str, ...], *more: ColumnElement[str]) -> Select[Any]:
+    """Return the statement that ends a live session. No row: there was none.
+
+    Else the user's other sessions, or one row of nulls.
+    """
+    ended = DELETE_LIVE_SESSION.cte("ended")
+    event = select(
+        _recorded_at(NOW), TENANT, USER, ended.c.session_id, literal(EventKind.CLEARED, EVENT.kind.type)
+    ).add_columns(ended.c.availability, ended.c.activity, ended.c.expires_at, REQUEST, *more)
+    recorded = insert(PresenceEvent).from_select(record, event).cte("recorded")
+    return select(*STATE).select_from(ended.outerjoin(PresenceSession.__table__, OTHER_SESSIONS)).add_cte(recorded)
+
+
+END_SESSION = _end_session(RECORD)
+END_SESSION_AS = _end_session(RECORD_AS, ACTOR)
+"""The same in an application's place, by an operator."""
 
 _before = select(*STATE).where(THIS_SESSION).with_for_update().cte("before")
 _stands = and_(

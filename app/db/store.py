@@ -32,6 +32,7 @@ class Event(NamedTuple):
     availability: str | None = None
     activity: str | None = None
     expires_at: datetime | None = None
+    actor: str | None = None
 
 
 class Store(Database, ABC):
@@ -72,8 +73,13 @@ class Store(Database, ABC):
         """Create or replace a session and return the user's sessions; a keep-alive appends no event."""
 
     @abstractmethod
-    def end_session(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session] | None:
-        """End a live session and return those that remain; None when there was none to end."""
+    def end_session(
+        self, key: SessionKey, now: datetime, request_id: str | None, actor: str | None = None
+    ) -> Sequence[Session] | None:
+        """End a live session and return those that remain; None when there was none to end.
+
+        `actor` is who does it in the application's place.
+        """
 
     @abstractmethod
     def set_part(self, part: Part, values: Mapping[str, object], event: Event) -> None:
@@ -90,12 +96,14 @@ class EventLog:
     def __init__(self, dialect: Dialect) -> None:
         self._newest = Prepared(statements.NEWEST, dialect)
         self._insert = Prepared(statements.INSERT_EVENT, dialect)
+        self._insert_as = Prepared(statements.INSERT_EVENT_AS, dialect)
 
     def record(self, cursor: Any, event: Event) -> None:
         """Append an event at its `now`, or just after the user's newest event if that is later."""
         ((newest,),) = self._newest.run(cursor, event._asdict())
         at = max(event.now, newest + timedelta(microseconds=1)) if newest else event.now
-        self._insert.run(cursor, {**event._asdict(), "at": at})
+        insert = self._insert if event.actor is None else self._insert_as
+        insert.run(cursor, {**event._asdict(), "at": at})
 
 
 class PostgresStore(Store):
@@ -105,6 +113,7 @@ class PostgresStore(Store):
         super().__init__(engine)
         self._set_session = self._prepared(statements.SET_SESSION)
         self._end_session = self._prepared(statements.END_SESSION)
+        self._end_session_as = self._prepared(statements.END_SESSION_AS)
         self._set_part = {part: self._prepared(it) for part, it in statements.SET_PART.items()}
         self._clear_parts = {parts: self._prepared(it) for parts, it in statements.CLEAR_PARTS.items()}
 
@@ -123,8 +132,12 @@ class PostgresStore(Store):
         return _sessions(self._run(self._set_session, parameters))
 
     @override
-    def end_session(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session] | None:
-        rows = self._run(self._end_session, {**key._asdict(), "now": now, "request_id": request_id})
+    def end_session(
+        self, key: SessionKey, now: datetime, request_id: str | None, actor: str | None = None
+    ) -> Sequence[Session] | None:
+        statement = self._end_session if actor is None else self._end_session_as
+        parameters = {**key._asdict(), "now": now, "request_id": request_id, "actor": actor}
+        rows = self._run(statement, parameters)
         return _sessions(rows) if rows else None
 
     @override
@@ -166,12 +179,15 @@ class SqliteStore(Store):
             return [after, *_sessions(self._read_others.run(cursor, key._asdict()))]
 
     @override
-    def end_session(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session] | None:
+    def end_session(
+        self, key: SessionKey, now: datetime, request_id: str | None, actor: str | None = None
+    ) -> Sequence[Session] | None:
         with self._write() as cursor:
             ended = _sessions(self._delete_session.run(cursor, {**key._asdict(), "now": now}))
             if not ended:
                 return None
-            self._record(cursor, _session_event(key, EventKind.CLEARED, ended[0], now, request_id))
+            event = _session_event(key, EventKind.CLEARED, ended[0], now, request_id)
+            self._record(cursor, event._replace(actor=actor) if actor else event)
             return _sessions(self._read_others.run(cursor, key._asdict()))
 
     @override
@@ -192,7 +208,7 @@ def make_store(engine: Engine) -> Store:
     return PostgresStore(engine) if engine.dialect.name == "postgresql" else SqliteStore(engine)
 
 
-def _session_event(key: SessionKey, kind: EventKind, session: Session, now: datetime, request_id: str) -> Event:
+def _session_event(key: SessionKey, kind: EventKind, session: Session, now: datetime, request_id: str | None) -> Event:
     return Event(*key, kind, now, request_id, *session.shown, session.expires_at)
 
 

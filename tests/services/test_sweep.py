@@ -101,7 +101,7 @@ def test_an_expired_session_goes_and_leaves_its_event(house: House, alice: str) 
     assert house.rows(PresenceSession) == []
     _, expired = house.events(alice)
     ended_at = START + 5 * MINUTE
-    assert expired[1:] == (ended_at, house.tenant_id, alice, bot, EventKind.EXPIRED, *AWAY, ended_at, None)
+    assert expired[1:] == (ended_at, house.tenant_id, alice, bot, EventKind.EXPIRED, *AWAY, ended_at, None, None)
     assert house.sweeps() == Swept()
     assert len(house.events(alice)) == 2
 
