@@ -16,6 +16,7 @@ from app.emulator.hints import HintId
 from app.factory import MAX_BODY_BYTES
 from app.web.errors import ANSWERS
 from config import Settings
+from tests.clients import snippets
 from tests.servers import ROOT
 
 OWNERS = {name: re.sub("<user_id>", "{userId}", path) for name, path in presence.OWNERS.items()}
@@ -121,6 +122,14 @@ def test_the_first_commands_are_the_two_that_everybody_needs() -> None:
     for word, command in (("quick start", "make run"), ("test", "make test")):
         section = re.split(rf"^#.*{word}.*$", README, flags=re.MULTILINE | re.IGNORECASE)[1]
         assert re.search(r"```sh\n(.*)\n", section)[1] == command  # type: ignore[index]
+
+
+def test_the_clients_page_has_the_versions_that_are_tested() -> None:
+    locked = (ROOT / "requirements-dev.txt").read_text()
+    pinned = {name.lower(): version for name, version in re.findall(r"^(\S+)==(\S+)", locked, flags=re.MULTILINE)}
+    told = {row[0]: row[1] for row in table_under("Versions", (ROOT / "docs/clients.md").read_text())}
+    assert told == {name: pinned.get(name.lower()) for name in told}
+    assert set(snippets.SNIPPETS) <= told.keys()
 
 
 def test_the_plugin_brings_all_that_its_server_needs() -> None:
