@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit seed-users
+.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients
 
 setup: .venv/installed
 
@@ -44,10 +44,11 @@ lint: setup
 	$(BIN)/lint-imports
 
 lock: setup
-	for list in requirements requirements-dev requirements-bench requirements-audit; do \
+	for list in requirements requirements-dev requirements-clients requirements-bench requirements-audit; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 			--output-file $$list.txt $$list.in; done
+	cd tests/clients/js && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 
 bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for all of it
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \
@@ -74,6 +75,21 @@ test-redis: setup  # needs Linux, and root or Debian's package redis-server
 	@command -v redis-server >/dev/null || { echo "Installing Debian's redis-server"; \
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends redis-server >/dev/null; }
 	$(BIN)/pytest --override-ini addopts="-p no:cacheprovider" -q tests/redis
+
+test-clients: setup  # a minute; needs node, npm and Chromium: as root it installs Debian's
+	@missing=; for each in node:nodejs npm:npm chromium:chromium; do \
+		command -v $${each%:*} >/dev/null || missing+=" $${each#*:}"; done; \
+	if [ "$$missing" ]; then \
+		[ "$$(id -u)" = 0 ] || { echo "These packages of Debian's are missing:$$missing"; exit 1; }; \
+		echo "Installing Debian's$$missing"; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
+	@[ .venv/clients -nt requirements-clients.txt ] || { echo "Installing what requirements-clients.txt pins"; \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --require-hashes -r requirements-clients.txt; \
+		touch .venv/clients; }
+	@cd tests/clients/js && { [ node_modules/installed -nt package-lock.json ] || { \
+		echo "Installing what tests/clients/js/package-lock.json pins"; npm ci --no-audit --no-fund --loglevel error; \
+		touch node_modules/installed; }; }
+	$(BIN)/pytest --override-ini addopts="-ra --strict-markers --strict-config -p no:cacheprovider" -v tests/clients
 
 audit: setup  # offline it lists the licences and says that nothing was compared
 	@test -x instance/audit/bin/pip-audit || { echo "Installing what requirements-audit.txt pins"; \

@@ -14,6 +14,9 @@ from app.emulator.certificate import KEY, ensure_certificate
 from tests.builders import new_id
 from tests.servers import gunicorn, run
 
+JS = Path(__file__).parent / "js"
+"""The clients for JavaScript, and scripts that use them."""
+
 
 class Served(NamedTuple):
     """One server of presence behind two ports."""

@@ -1,6 +1,7 @@
 """What the documents say is what the code does."""
 
 import itertools
+import json
 import re
 import runpy
 import sys
@@ -125,11 +126,18 @@ def test_the_first_commands_are_the_two_that_everybody_needs() -> None:
 
 
 def test_the_clients_page_has_the_versions_that_are_tested() -> None:
-    locked = (ROOT / "requirements-dev.txt").read_text()
+    locked = (ROOT / "requirements-dev.txt").read_text() + (ROOT / "requirements-clients.txt").read_text()
     pinned = {name.lower(): version for name, version in re.findall(r"^(\S+)==(\S+)", locked, flags=re.MULTILINE)}
+    packages = json.loads((ROOT / "tests/clients/js/package-lock.json").read_text())["packages"]
+    pinned |= {path.removeprefix("node_modules/"): package.get("version") for path, package in packages.items()}
     told = {row[0]: row[1] for row in table_under("Versions", (ROOT / "docs/clients.md").read_text())}
     assert told == {name: pinned.get(name.lower()) for name in told}
     assert set(snippets.SNIPPETS) <= told.keys()
+
+
+def test_no_lock_file_names_a_host() -> None:
+    for lock in (*ROOT.glob("requirements*.txt"), ROOT / "tests/clients/js/package-lock.json"):
+        assert "://" not in lock.read_text(), lock.name
 
 
 def test_the_plugin_brings_all_that_its_server_needs() -> None:
