@@ -262,7 +262,8 @@ def web_address(field: str, uri: str) -> str:
         Refused: it is neither http nor https, or has a fragment, or is no address at all.
     """
     try:
-        host = urlsplit(uri).hostname
+        parts = urlsplit(uri)
+        host, _ = parts.hostname, parts.port  # a port is not looked at before it is asked for
     except ValueError:
         host = None
     if not host or "#" in uri or not WEB_ADDRESS.fullmatch(uri):

@@ -123,7 +123,10 @@ def blueprint(issuer: Issuer) -> Blueprint:
 
 def _form() -> dict[str, str]:
     """Return the fields of a token request, those of its Authorization header included."""
-    basic = request.authorization
+    try:
+        basic = request.authorization
+    except ValueError:  # werkzeug lets pass what is no base64 and no ASCII, either
+        basic = None
     credentials = {"client_id": basic.username or "", "client_secret": basic.password or ""} if basic else {}
     return {**credentials, **{name: " ".join(values) for name, values in request.form.lists()}}
 

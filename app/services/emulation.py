@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.db.models import Base
 from app.db.types import UtcColumn
@@ -45,11 +46,19 @@ class Emulation:
             self._empty(connection)
             for name, found in read.items():
                 if found:
-                    connection.execute(insert(self._tables[name]), found)
+                    self._insert(connection, name, found)
 
     def _empty(self, connection: Connection) -> None:
         for table in self._tables.values():
             connection.execute(table.delete())
+
+    def _insert(self, connection: Connection, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            connection.execute(insert(self._tables[name]), rows)
+        except OperationalError:
+            raise
+        except (SQLAlchemyError, OverflowError):
+            raise UnknownSnapshot(f"'{name}' holds no such rows") from None
 
     def _rows(self, connection: Connection, name: str) -> list[dict[str, Any]]:
         table = self._tables[name]

@@ -35,13 +35,16 @@ def mount(app: Flask, blueprints: Collection[str]) -> None:
     """Take other spellings of all paths that these blueprints route; call it when they are registered.
 
     A path that is spelled as routed costs no more than a look at `routing_exception`. Paths outside the blueprints keep
-    to one spelling: a proxy may close some of them to the world by their names.
+    to one spelling, as a proxy may close some of them to the world by their names: so no path has two slashes in front,
+    of which werkzeug would overlook one.
     """
     ours = (rule for rule in app.url_map.iter_rules() if rule.endpoint.partition(".")[0] in blueprints)
     spellings = Spellings(rule.rule for rule in ours)
 
     @app.before_request
     def match_again() -> None:
+        if request.environ["PATH_INFO"].startswith("//"):  # request.path has them as one
+            raise NotFound
         if isinstance(request.routing_exception, NotFound) and (path := spellings.canonical(request.path)):
             request.path = path
             try:

@@ -19,8 +19,16 @@ from app.factory import create_app
 from config import Settings
 from tests.builders import Application, Clock, Graph, assert_error, assert_ok, new_id
 from tests.conftest import alembic_config
+from tests.tokens import APP, USER
 
 NOW = datetime(2026, 3, 2, 8, tzinfo=UTC)
+USER_ROW = {
+    "tenant_id": APP,
+    "user_id": USER,
+    "user_principal_name": "a@b.c",
+    "user_principal_name_lower": "a@b.c",
+    "display_name": "A",
+}
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +166,18 @@ def test_a_snapshot_brings_rows_and_time_back(graph: Graph, alice: str, bot: App
 
 @pytest.mark.parametrize(
     "changed",
-    [{"tables": {}}, {"tables": {"sqlite_master": [{}]}}, {"tables": {"presence_session": [{"x": 1}]}}, {"now": "x"}],
+    [
+        {"tables": {}},
+        {"tables": {"sqlite_master": [{}]}},
+        {"tables": {"presence_session": [{"x": 1}]}},
+        {"tables": {"directory_user": [{**USER_ROW, "display_name": {}}]}},
+        {"tables": {"directory_user": [{**USER_ROW, "display_name": None}]}},
+        {"tables": {"directory_user": [{**USER_ROW, "tenant_id": 10**30}]}},
+        {"tables": {"directory_user": [USER_ROW, USER_ROW]}},
+        {"tables": {"directory_user": [USER_ROW, {}]}},
+        {"now": "x"},
+    ],
+    ids=str,
 )
 def test_a_snapshot_that_is_none_changes_nothing(
     graph: Graph, alice: str, bot: Application, changed: dict[str, object]

@@ -442,6 +442,8 @@ def test_the_application_is_told_what_is_wrong(
                 "http://",
                 "http:///path",
                 "http://[::1/",
+                "http://localhost:!5000/",
+                "http://localhost:65536/",
                 "http://localhost/#fragment",
                 "http://localhost/\r\nSet-Cookie: a=b",
                 " http://localhost/",

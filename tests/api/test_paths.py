@@ -116,6 +116,12 @@ def test_what_is_no_spelling_of_a_path_is_404(graph: Graph, bot: Application, pa
     assert_error(graph.client.get(path, headers=bot.headers), 404, "ResourceNotFound")
 
 
+@pytest.mark.parametrize("path", ["//healthz", "//docs", "//emulator/clock", "//v1.0/users/x/presence", "//$batch"])
+def test_two_slashes_in_front_are_not_one(flask_app: Flask, path: str) -> None:
+    answer = flask_app.test_client().open("/", method="GET", environ_overrides={"PATH_INFO": path})
+    assert_error(answer, 404, "ResourceNotFound")
+
+
 @pytest.mark.parametrize("path", ["/HEALTHZ", "/Readyz", "/common/V2.0/.well-known/openid-configuration"])
 def test_only_graphs_own_paths_have_several_spellings(flask_app: Flask, path: str) -> None:
     assert_error(flask_app.test_client().get(path), 404, "ResourceNotFound")

@@ -131,6 +131,13 @@ def test_an_application_may_name_itself_in_the_authorization_header(development:
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("header", ["Basic", "Basic =", "Basic \xff", "Basic OjA6", "Bearer x"])
+def test_a_header_that_names_nobody_is_overlooked(development: FlaskClient, header: str) -> None:
+    form = {name: value for name, value in FORM.items() if name != "client_id"}
+    answer = development.post(f"/{TENANT}/oauth2/v2.0/token", data=form, headers={"Authorization": header})
+    assert (answer.status_code, answer.get_json()["error_codes"]) == (400, [900144])
+
+
 @pytest.mark.parametrize(
     ("changed", "status", "error", "number"),
     [
