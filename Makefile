@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients
+.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz
 
 setup: .venv/installed
 
@@ -104,6 +104,9 @@ audit: setup  # offline it lists the licences and says that nothing was compared
 
 chaos: setup  # CHAOS="--engine sqlite --only disk" for a part of it
 	@$(BIN)/python -m tests.chaos $(CHAOS)
+
+fuzz: setup  # two minutes; FUZZ="--engine sqlite --seconds 600" for more of it
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 slow-clients: setup  # SLOW="--slow 400 --seconds 20" for more of it
 	@$(BIN)/python -m tests.chaos.slow_clients $(SLOW)

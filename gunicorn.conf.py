@@ -25,6 +25,7 @@ timeout = 60
 graceful_timeout = 30
 keepalive = 30
 control_socket_disable = True
+forwarder_headers = ""  # nor may a client say where the application is mounted: the variable SCRIPT_NAME does
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190

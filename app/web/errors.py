@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from flask import Flask, Response, current_app, g, request
+from gunicorn.http.errors import ParseException
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
@@ -81,6 +82,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     InvalidArgument: Answer(HTTPStatus.BAD_REQUEST, "InvalidArgument"),
     MalformedBody: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
     HTTPException: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    ParseException: Answer(HTTPStatus.BAD_REQUEST, "BadRequest", "The request body is not framed as HTTP asks for."),
     InvalidQuery: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
     UnknownSnapshot: Answer(HTTPStatus.BAD_REQUEST, "InvalidArgument", "[Tables]: must be those of a snapshot."),
     MeWithoutUser: Answer(
