@@ -26,23 +26,16 @@ def empty(make_database: Callable[[], URL]) -> URL:
     return url
 
 
-Seed = Callable[..., str]
-
-
-@pytest.fixture
-def seed(monkeypatch: pytest.MonkeyPatch) -> Seed:
-    """Seed as the command does; returns what it refused with."""
-
-    def run(url: URL, *arguments: str) -> str:
-        monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
-        monkeypatch.setattr(sys, "argv", ["seed", *arguments])
+def seed(url: URL, *arguments: str) -> str:
+    """Seed as the command does; return what it refused with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+        patch.setattr(sys, "argv", ["seed", *arguments])
         try:
             runpy.run_module("bench.seed", run_name="__main__")
         except SystemExit as refused:
             return str(refused.code)
-        return ""
-
-    return run
+    return ""
 
 
 def count(engine: Engine, table: type) -> int:
@@ -50,7 +43,7 @@ def count(engine: Engine, table: type) -> int:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def test_seeded_users_have_live_sessions_that_their_history_leads_to(empty: URL, seed: Seed) -> None:
+def test_seeded_users_have_live_sessions_that_their_history_leads_to(empty: URL) -> None:
     tenants = sorted(new_id() for _ in range(2))
     assert seed(empty, str(USERS), *(f"--tenant={tenant}" for tenant in tenants)) == ""
     engine = make_engine(empty, pool=1, timeout=timedelta(seconds=30))
@@ -75,7 +68,7 @@ def test_seeded_users_have_live_sessions_that_their_history_leads_to(empty: URL,
     engine.dispose()
 
 
-def test_a_database_that_holds_something_is_left_alone_unless_told(empty: URL, seed: Seed) -> None:
+def test_a_database_that_holds_something_is_left_alone_unless_told(empty: URL) -> None:
     assert seed(empty, "3") == ""
     assert "not empty" in seed(empty, "3")
     assert seed(empty, "3", "--first", "3") == ""
@@ -84,5 +77,5 @@ def test_a_database_that_holds_something_is_left_alone_unless_told(empty: URL, s
     engine.dispose()
 
 
-def test_a_database_that_is_not_migrated_is_named(make_database: Callable[[], URL], seed: Seed) -> None:
+def test_a_database_that_is_not_migrated_is_named(make_database: Callable[[], URL]) -> None:
     assert "alembic upgrade head" in seed(make_database(), "3")
