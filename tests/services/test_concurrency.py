@@ -23,6 +23,7 @@ from app.db.store import make_store
 from app.domain.aggregate import aggregate
 from app.domain.values import IN_A_CALL, SETTABLE, EventKind, SessionKey, Shown
 from app.factory import create_app, utc_now
+from app.web.errors import RETRY_AFTER_SECONDS
 from config import Settings
 from tests.builders import READ_WRITE, Application, Clock, Graph, application, new_id
 
@@ -30,6 +31,7 @@ PROCESSES, THREADS = 4, 4
 CALLERS = PROCESSES * THREADS
 ROUNDS = 5
 STORM_STEPS = 20
+WRITERS, CROWD_STEPS = 64, 5
 PATIENCE = timedelta(seconds=60)
 """How long a request waits for the database, on a slow machine; and how long a worker waits for the others."""
 
@@ -45,6 +47,8 @@ class Task(NamedTuple):
     database: URL
     users: list[str]
     apps: list[Application]
+    threads: int = THREADS
+    patience: timedelta = PATIENCE
 
 
 Answers = list[tuple[str, int]]
@@ -70,32 +74,43 @@ def storm(service: Flask, task: Task, seed: int) -> Answers:
     return answers
 
 
-TASKS: dict[str, Callable[[Flask, Task, int], Answers]] = {"clear": clear, "storm": storm}
+def crowd(service: Flask, task: Task, _seed: int) -> Answers:
+    """Write for users of one's own, as fast as may be."""
+    graph, answers = Graph(service.test_client(), Clock()), []
+    for _ in range(CROWD_STEPS):
+        response = graph.shows(new_id(), task.apps[0], IN_A_CALL)
+        answers.append((response.headers.get("Retry-After", ""), response.status_code))
+    return answers
 
 
-def service_on(url: URL, jwks_file: Path, skew: timedelta = timedelta(0)) -> Flask:
+TASKS: dict[str, Callable[[Flask, Task, int], Answers]] = {"clear": clear, "storm": storm, "crowd": crowd}
+
+
+def service_on(url: URL, jwks_file: Path, skew: timedelta = timedelta(0), patience: timedelta = PATIENCE) -> Flask:
     settings = Settings(
-        presence_env="development", database_url=url, auth_jwks_uri=str(jwks_file), database_timeout=PATIENCE
+        presence_env="development", database_url=url, auth_jwks_uri=str(jwks_file), database_timeout=patience
     )
     return create_app(settings, lambda: utc_now() + skew)
 
 
 def at_once(service: Flask, task: Task, number: int, together: Any) -> Answers:
-    """Do the task in THREADS threads, when all threads of all processes have come."""
+    """Do the task in its number of threads, when all threads of all processes have come."""
+    patience = PATIENCE.total_seconds()
+    ready = threading.Barrier(task.threads, action=lambda: together.wait(patience))
 
     def run(thread: int) -> Answers:
-        together.wait(PATIENCE.total_seconds())
-        return TASKS[task.name](service, task, number * THREADS + thread)
+        ready.wait(patience)
+        return TASKS[task.name](service, task, number * task.threads + thread)
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        return [answer for answers in threads.map(run, range(THREADS)) for answer in answers]
+    with ThreadPoolExecutor(task.threads) as threads:
+        return [answer for answers in threads.map(run, range(task.threads)) for answer in answers]
 
 
 def work(number: int, jwks_file: Path, tasks: Pipe, together: Any) -> None:
     """The life of one process: tasks until there are no more, with a service on each database that they name."""
-    service_of = cache(lambda url: service_on(url, jwks_file, SKEWS[number]))
+    service_of = cache(lambda url, patience: service_on(url, jwks_file, SKEWS[number], patience))
     while (task := tasks.recv()) is not None:
-        tasks.send(at_once(service_of(task.database), task, number, together))
+        tasks.send(at_once(service_of(task.database, task.patience), task, number, together))
 
 
 @dataclass
@@ -117,7 +132,7 @@ class Workers:
 @contextmanager
 def processes(jwks_file: Path) -> Iterator[Workers]:
     spawn = multiprocessing.get_context("spawn")
-    together = spawn.Barrier(CALLERS)
+    together = spawn.Barrier(PROCESSES)
     pairs = [spawn.Pipe() for _ in range(PROCESSES)]
     started = [
         spawn.Process(target=work, args=(number, jwks_file, theirs, together), daemon=True)
@@ -214,6 +229,22 @@ def test_after_a_storm_the_history_replays_to_the_sessions_and_the_view_agrees(
     assert replay(told) == sessions(engine, here.tenant_id)
     for user_id in users:
         assert_the_view_agrees(engine, here.tenant_id, user_id)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True, scope="session")
+@pytest.mark.parametrize(
+    ("patience", "expected"),
+    [
+        pytest.param(PATIENCE, {("", 200)}, id="patient"),
+        pytest.param(timedelta(milliseconds=20), {("", 200), (str(RETRY_AFTER_SECONDS), 503)}, id="impatient"),
+    ],
+)
+def test_of_sixty_four_writers_nobody_is_refused_but_who_would_wait_too_long(
+    service: Flask, workers: Workers, database: URL, here: Graph, patience: timedelta, expected: set[tuple[str, int]]
+) -> None:
+    answers = Counter(workers.do(Task("crowd", database, [], [caller(here)], WRITERS // PROCESSES, patience)))
+    assert set(answers) == expected
+    assert len(events(service.extensions["engine"], here.tenant_id)) == answers["", 200]
 
 
 Told = list[tuple[EventKind, SessionKey, Shown]]
