@@ -138,6 +138,12 @@ class Settings(DatabaseSettings):
     """most threads in each worker; more than the slow connections to be borne"""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """from where on it logs to standard error, as JSON in production; `WARNING` leaves the line of each request out"""
+    metrics_host: str = "127.0.0.1"
+    """address where Prometheus reads the metrics: not one that strangers reach"""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """port where Prometheus reads the metrics, which nobody has to sign in for; unset: nothing is measured"""
+    metrics_count_every: Length = timedelta(seconds=60)
+    """age at which a scrape has the sessions counted again, in one query that walks them all"""
     client_timeout: Length = timedelta(seconds=30)
     """longest silence of a client in the middle of its request; then the connection is closed"""
     database_pool: int = Field(default=8, ge=1, le=256)

@@ -1,10 +1,14 @@
 """gunicorn's settings. `gunicorn wsgi:app` reads this file by itself when started beside it."""
 
 import logging
+import os
 import shlex
+import shutil
 import socket
 import struct
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from config import Settings, SettingsError, load
@@ -33,6 +37,44 @@ limit_request_field_size = 8190
 TENANT = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1"
 APP = "22553876-f5ab-4529-bffb-cfe50aa89f87"
 USER = "fa8bf3dc-eca7-46b7-bad1-db199b62afc3"
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus-client looks for it, when it is imported
+
+
+def on_starting(server: Any) -> None:
+    """Open the port of the metrics for the workers to come, and make the folder where they write their figures."""
+    if _settings.metrics_port:
+        place = (_settings.metrics_host, _settings.metrics_port)
+        family = socket.AF_INET6 if ":" in _settings.metrics_host else socket.AF_INET
+        try:
+            server.metrics_listener = socket.create_server(place, family=family)
+        except OSError as error:
+            sys.exit(f"graph-presence does not start: METRICS_HOST and METRICS_PORT: {error}")
+        os.environ[METRICS_FOLDER] = tempfile.mkdtemp(prefix="graph-presence-metrics-")
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Hand a worker the port of the metrics."""
+    worker.metrics_listener = getattr(server, "metrics_listener", None)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Answer scrapes once the application is there."""
+    if worker.metrics_listener:
+        worker.wsgi.extensions["metrics"].serve(worker.metrics_listener, Path(os.environ[METRICS_FOLDER]))
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Forget what only a live worker has, such as connections; what a dead one counted stays in the sums."""
+    if hasattr(server, "metrics_listener"):
+        from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415  # it looks for the folder
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    """Remove the folder."""
+    if folder := os.environ.get(METRICS_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def when_ready(server: Any) -> None:

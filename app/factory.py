@@ -5,14 +5,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import cast
 
 from flask import Blueprint, Flask
+from sqlalchemy.pool import QueuePool
 
 from app.api import batch, health, openapi
 from app.api import directory as directory_api
 from app.api import presence as presence_api
 from app.auth.keys import KeyDirectory, KeySet
 from app.auth.tokens import TokenVerifier
+from app.db.counting import SessionCount
 from app.db.directory import DirectoryStore
 from app.db.engine import make_engine
 from app.db.inspection import Inspector
@@ -30,6 +33,7 @@ from app.services.emulation import Emulation
 from app.services.inspection import InspectionService
 from app.services.presence import Clock, PresenceService
 from app.web import cors, errors, guard, logs, paths
+from app.web.metrics import Metrics
 from app.web.quota import Quota
 from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
@@ -60,11 +64,13 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # it would redirect, and a redirected POST arrives as a GET
 
+    metrics = Metrics(settings.metrics_count_every) if settings.metrics_port else None
     engine = make_engine(
         settings.database_url,
         pool=settings.database_pool,
         timeout=settings.database_timeout,
         sqlite_synchronous=settings.sqlite_synchronous,
+        waited=metrics.pool_waits.inc if metrics else None,
     )
     store = make_store(engine)
     inspection = InspectionService(store, Inspector(engine), clock)
@@ -72,10 +78,18 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     wiring = guard.Wiring(
         presence=ExplainedPresence(store, clock) if page else PresenceService(store, clock),
         directory=DirectoryService(DirectoryStore(engine), everybody=settings.is_development),
-        verifier=_verifier(settings, clock),
+        verifier=_verifier(settings, clock, metrics),
         quota=_quota(settings),
     )
     logs.mount(app)
+    if metrics:
+        sessions = SessionCount(engine, settings.database_timeout)
+        metrics.pool_size.set(settings.database_pool)
+        metrics.mount(
+            app,
+            connections_in_use=lambda: cast("QueuePool", engine.pool).checkedout(),
+            count_sessions=lambda: sessions.by_availability(clock()),
+        )
     guard.mount(app, wiring)
     errors.mount(app)
     cors.mount(app, frozenset(settings.cors_origins or ("*" if settings.is_development else ())))
@@ -108,13 +122,14 @@ def _quota(settings: Settings) -> Quota | None:
     return Quota(most, seconds, settings.rate_limit_storage, time.monotonic) if most else None
 
 
-def _verifier(settings: Settings, clock: Clock) -> TokenVerifier:
+def _verifier(settings: Settings, clock: Clock, metrics: Metrics | None) -> TokenVerifier:
     tenants = frozenset(settings.auth_tenants) or None
     key_set = partial(
         KeySet,
         refresh=settings.auth_jwks_refresh,
         cooldown=settings.auth_jwks_cooldown,
         max_stale=settings.auth_jwks_max_stale,
+        fetched=metrics.keys_fetched if metrics else None,
     )
     if settings.is_development and settings.auth_jwks_uri is None:
         signing_key = _signing_key(settings.instance_path)
@@ -128,6 +143,7 @@ def _verifier(settings: Settings, clock: Clock) -> TokenVerifier:
         audiences=frozenset(settings.auth_audiences or GRAPH_AUDIENCES),
         tenants=tenants,
         clock=clock,
+        looked_up=metrics.token_looked_up if metrics else None,
     )
 
 

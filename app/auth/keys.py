@@ -70,7 +70,8 @@ class KeySet:
     The thread starts at the first question, so after gunicorn's fork. It fetches every `refresh`; after `cooldown`
     already when the last fetch failed or somebody asked for a key that is not there; never sooner. A fetch that fails
     leaves the last good set in use for `max_stale`. A caller waits for a fetch for `patience` at most, and not at all
-    while the last one failed, so that forged tokens cannot tie up the server while the issuer hangs.
+    while the last one failed, so that forged tokens cannot tie up the server while the issuer hangs. `fetched` is told
+    of each fetch whether it was any good.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class KeySet:
         max_stale: timedelta = timedelta(hours=24),
         patience: timedelta = timedelta(seconds=6),
         monotonic: Callable[[], float] = time.monotonic,
+        fetched: Callable[[bool], None] | None = None,
     ) -> None:
         self._fetch = fetch
+        self._fetched = fetched
         self._refresh = refresh.total_seconds()
         self._cooldown = min(cooldown, refresh).total_seconds()
         self._max_stale = max_stale.total_seconds()
@@ -151,6 +154,8 @@ class KeySet:
                 self._attempted_at = self._monotonic()
                 self._started += 1
             failed = not self._renew()
+            if self._fetched:
+                self._fetched(not failed)
             with self._changed:
                 self._failed = failed
                 self._ended += 1

@@ -48,7 +48,7 @@ class TokenVerifier:
 
     `keys` gives the key set of a tenant; `issuers` may hold `{tenantid}`; of `tenants` None means any; `clock` gives
     aware moments. `remembered` verified tokens cost no second signature check, for as long as they are valid and
-    their key is in the key set.
+    their key is in the key set. `looked_up` is told of each token whether it was remembered.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class TokenVerifier:
         clock: Callable[[], datetime],
         leeway: timedelta = timedelta(seconds=60),
         remembered: int = 10_000,
+        looked_up: Callable[[bool], None] | None = None,
     ) -> None:
         self._keys = keys
         self._issuers = tuple(issuers)
@@ -70,6 +71,7 @@ class TokenVerifier:
         self._leeway = leeway.total_seconds()
         self._remembered: LRUCache[bytes, _Verified] = LRUCache(remembered)
         self._lock = threading.Lock()
+        self._looked_up = looked_up
 
     def verify(self, token: str) -> Caller:
         """Return who calls with this token, given without "Bearer ".
@@ -85,7 +87,11 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode()).digest()
         with self._lock:
             known = self._remembered.get(digest)
-        if known is not None and known.key_set.current(known.key.kid) is known.key:
+        if known is not None and known.key_set.current(known.key.kid) is not known.key:
+            known = None
+        if self._looked_up:
+            self._looked_up(known is not None)
+        if known is not None:
             self._check_lifetime(known)
             return known.caller
         verified = self._verify(token)

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import weakref
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from typing_extensions import override
 
 GRACE_SECONDS = 1
@@ -37,11 +39,19 @@ class ImpatientConnection(psycopg.Connection[Any]):
             raise
 
 
-def make_engine(url: URL, *, pool: int, timeout: timedelta, sqlite_synchronous: str = "FULL") -> Engine:
+def make_engine(
+    url: URL,
+    *,
+    pool: int,
+    timeout: timedelta,
+    sqlite_synchronous: str = "FULL",
+    waited: Callable[[], None] | None = None,
+) -> Engine:
     """Return an engine whose every wait (for a connection, a lock, a statement) ends after `timeout`, or soon after.
 
     Each statement commits by itself unless it stands between a BEGIN and a COMMIT of our own. A process forked from
-    this one starts with an empty pool and leaves the parent's connections alone.
+    this one starts with an empty pool and leaves the parent's connections alone. `waited` is called by whoever finds
+    all connections in use.
     """
     seconds = timeout.total_seconds()
     if url.get_backend_name() == "sqlite":
@@ -56,6 +66,7 @@ def make_engine(url: URL, *, pool: int, timeout: timedelta, sqlite_synchronous: 
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
+        poolclass=_watched(waited) if waited else QueuePool,
         pool_size=pool,
         max_overflow=0,
         pool_timeout=seconds / 2,
@@ -80,6 +91,17 @@ def make_engine(url: URL, *, pool: int, timeout: timedelta, sqlite_synchronous: 
 
     _leave_to_parent(engine)
     return engine
+
+
+def _watched(waited: Callable[[], None]) -> type[QueuePool]:
+    class WatchedPool(QueuePool):
+        @override
+        def connect(self) -> PoolProxiedConnection:
+            if not self.checkedin() and self.checkedout() >= self.size():
+                waited()
+            return super().connect()
+
+    return WatchedPool
 
 
 def _leave_to_parent(engine: Engine) -> None:

@@ -136,6 +136,8 @@ def mount(app: Flask) -> None:
 def answer(error: Exception) -> Response:
     """Return the envelope for an exception, with the headers that its status asks for."""
     status, code, message = ANSWERS[next(kind for kind in type(error).__mro__ if kind in ANSWERS)]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        g.cause = type(error.__cause__ or error).__name__  # for the metrics
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request failed", extra={"request_id": g.request_id}, exc_info=error)
     if isinstance(error, KeysUnavailable | StoreUnavailable):
