@@ -116,8 +116,10 @@ def test_two_workers_add_up_also_when_they_are_killed_and_name_nobody(tmp_path: 
         for private in (*users, app_id, TENANT, token, "BREW", url):
             assert private not in text
 
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
+        killed = [psutil.Process(pid) for pid in workers]
+        for worker in killed:
+            worker.kill()
+        assert psutil.wait_procs(killed, timeout=30)[1] == []  # until then they accept connections, and reset them
         after, _ = scraped()  # it waits for a worker that is up
         assert value(after, REQUESTS) == value(before, REQUESTS)
         assert value(after, "presence_db_pool_size") in {3, 2 * 3}  # of those that live
