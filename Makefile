@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz
+.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz
 
 setup: .venv/installed
 
@@ -58,6 +58,9 @@ bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for 
 seed-users: setup  # N=1000000; the database of DATABASE_URL, which must be empty; SEED="--tenant …" for another tenant
 	$(BIN)/alembic upgrade head
 	$(BIN)/python -m bench.seed $(or $(N),$(error make seed-users N=1000000 says how many)) $(SEED)
+
+bench-clock: setup
+	@PYTHONPATH=. $(BIN)/python bench/clock.py
 
 demo: setup
 	PYTHONPATH=pytest-graph-presence/src $(BIN)/python demo/contact_centre.py

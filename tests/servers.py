@@ -1,5 +1,6 @@
 """Servers as users start them: gunicorn in a process of its own."""
 
+import http.client
 import os
 import queue
 import socket
@@ -9,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -37,6 +40,11 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def peers(process: psutil.Process) -> set[int]:
+    """Return the ports at the other ends of a process's connections."""
+    return {connection.raddr.port for connection in process.net_connections("tcp") if connection.raddr}
+
+
 class Server:
     """A gunicorn, and what it has printed so far."""
 
@@ -54,6 +62,24 @@ class Server:
             if words in line:
                 return
         raise AssertionError("\n".join(self.printed))
+
+    def each_worker(self, count: int) -> list[http.client.HTTPConnection]:
+        """Return an open connection to each of the workers, of which there are `count`."""
+        found: dict[int, http.client.HTTPConnection] = {}
+        for _ in range(500):
+            connection = http.client.HTTPConnection(self.base.removeprefix("http://"), timeout=30)
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            port = connection.sock.getsockname()[1]
+            worker = next(child.pid for child in self._children() if port in peers(child))
+            if found.setdefault(worker, connection) is not connection:
+                connection.close()
+            if len(found) == count:
+                return list(found.values())
+        raise AssertionError(f"{len(found)} of {count} workers answered")
+
+    def _children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
 
     def stop(self) -> None:
         """End the server as an operator does, and read all that it prints until then."""

@@ -9,6 +9,7 @@ import subprocess
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,50 @@ def test_two_workers_share_the_clock_and_the_faults_and_can_lose_an_answer(
         assert asked(server, "GET", "/emulator/faults") == {"value": []}
 
 
+def test_no_two_workers_ever_show_different_times(tmp_path: Path) -> None:
+    started = datetime(2026, 3, 2, 8, tzinfo=UTC)
+    environment = {"PRESENCE_ENV": "development", "INSTANCE_PATH": str(tmp_path), "WEB_CONCURRENCY": "2"}
+    url = f"sqlite:///{tmp_path}/presence.sqlite3"
+    with gunicorn(**environment, DATABASE_URL=url) as server, ThreadPoolExecutor(2) as pool:
+        asked(server, "POST", "/emulator/clock", {"now": started.isoformat(), "frozen": True})
+        moves = {"asked": 0, "done": 0}
+
+        def read(worker: http.client.HTTPConnection) -> list[tuple[int, float, int]]:
+            """Tell how many moves were done before each answer, how many it shows, and how many were asked for then."""
+            seen = []
+            for _ in range(10_000):
+                if (done := moves["done"]) == 50:
+                    break
+                now = datetime.fromisoformat(answered(worker, "GET", "/emulator/clock")["now"])
+                seen.append((done, (now - started) / timedelta(minutes=1), moves["asked"]))
+            return seen
+
+        workers = server.each_worker(2)
+        readings = [pool.submit(read, worker) for worker in workers]
+        for _ in range(50):
+            moves["asked"] += 1
+            asked(server, "POST", "/emulator/clock", {"advance": "PT1M"})
+            moves["done"] += 1
+        for reading in readings:
+            seen = reading.result()
+            assert len({shown for _, shown, _ in seen}) > 10
+            assert all(done <= shown <= asked_for for done, shown, asked_for in seen), seen
+        for worker in workers:
+            worker.close()
+
+
 def asked(server: Server, method: str, path: str, body: object = None) -> Any:
     """Return what one request, on a connection of its own, is answered."""
     connection = http.client.HTTPConnection(server.base.removeprefix("http://"), timeout=30)
+    answer = answered(connection, method, path, body)
+    connection.close()
+    return answer
+
+
+def answered(connection: http.client.HTTPConnection, method: str, path: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
     answer = connection.getresponse().read()
-    connection.close()
     return json.loads(answer) if answer else None
 
 
