@@ -21,12 +21,18 @@ from pydantic_core import PydanticCustomError
 
 from app.api.datetimes import utc_moment
 from app.domain.durations import EDM_DURATION, parse_duration
-from app.domain.values import PREFERABLE, SETTABLE, Availability, Shown, WorkLocationType
+from app.domain.values import (
+    LONGEST_SESSION,
+    PREFERABLE,
+    SETTABLE,
+    SHORTEST_SESSION,
+    Availability,
+    Shown,
+    WorkLocationType,
+)
 from app.web.answers import JSON, encode
 from app.web.bodies import GraphBody, Guid, sentence
 
-SHORTEST, LONGEST = timedelta(minutes=5), timedelta(hours=4)
-"""Source: Graph, "presence: setPresence": expirationDuration is PT5M to PT4H, and PT5M when absent."""
 LONGEST_PREFERRED = timedelta(days=365)
 """Ours; Graph documents no bound."""
 MOST_IDS = 650
@@ -122,12 +128,12 @@ class SetPresence(GraphBody):
     @property
     def lifetime(self) -> timedelta:
         """How long the session lasts without a keep-alive."""
-        return self.expiration_duration if self.expiration_duration is not None else SHORTEST
+        return self.expiration_duration if self.expiration_duration is not None else SHORTEST_SESSION
 
     @model_validator(mode="after")
     def _can_be_set(self) -> Self:
         _ = self.shown
-        _in_range(self.lifetime, SHORTEST, LONGEST, "from PT5M to PT4H")
+        _in_range(self.lifetime, SHORTEST_SESSION, LONGEST_SESSION, "from PT5M to PT4H")
         return self
 
 

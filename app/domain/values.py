@@ -1,7 +1,7 @@
 """The words of presence: what can be shown, and who shows it."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID, uuid5
@@ -76,6 +76,9 @@ OFF_WORK = Shown(Availability.OFFLINE, Activity.OFF_WORK)
 
 SETTABLE = (AVAILABLE, IN_A_CALL, IN_A_CONFERENCE_CALL, AWAY, PRESENTING)
 """What an application may show in its session. Source: Graph, "presence: setPresence"."""
+
+SHORTEST_SESSION, LONGEST_SESSION = timedelta(minutes=5), timedelta(hours=4)
+"""How long a session may last without a keep-alive. Source: the same."""
 
 
 class WorkLocationType(StrEnum):

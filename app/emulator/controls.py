@@ -7,9 +7,10 @@ from typing import Annotated, Any, Self
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.domain.durations import parse_duration
-from app.domain.values import SETTABLE, SessionKey, Shown
+from app.domain.values import LONGEST_SESSION, SETTABLE, SHORTEST_SESSION, SessionKey, Shown
 from app.emulator.faults import Fault, Faults
 from app.emulator.hints import Hints
 from app.emulator.shared import MovableClock
@@ -25,22 +26,41 @@ MOST_BYTES = 64 * 1024 * 1024
 """Of a seed or a snapshot."""
 
 
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Between these the clock can stand; a sequenceNumber's digits sort from the first to beyond the second."""
+OUT_OF_RANGE = f"must be a moment from {EARLIEST.year} to {LATEST.year - 1}"
+
+
 def _length(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    negative = value.startswith("-")
+    """Return the timedelta that is meant; a minus before it is ours."""
+    if value is None:
+        return None
     try:
-        length = parse_duration(value.removeprefix("-"))
-    except ValueError as error:
-        raise sentence(f"[Advance]: {error}.") from None
-    return -length if negative else length
+        length = parse_duration(f"{value}".removeprefix("-")) if isinstance(value, str) else None
+    except ValueError:
+        length = None
+    if length is None:
+        raise PydanticCustomError("duration", "must be an ISO 8601 duration such as PT1H, got {got}", _got(value))
+    return -length if f"{value}".startswith("-") else length
 
 
-def _utc(value: object) -> object:
+def _moment(value: object) -> object:
+    """Return the moment that is meant, in UTC."""
+    if value is None:
+        return None
     try:
-        return datetime.fromisoformat(value).astimezone(UTC) if isinstance(value, str) else value
+        moment = datetime.fromisoformat(value).astimezone(UTC) if isinstance(value, str) else None
     except (ValueError, OverflowError):
-        raise sentence(f"[Now]: must be a moment such as 2026-03-02T08:00:00Z, got {value!r:.60}.") from None
+        moment = None
+    if moment is None:
+        raise PydanticCustomError("moment", "must be a moment such as 2026-03-02T08:00:00Z, got {got}", _got(value))
+    if not EARLIEST <= moment < LATEST:
+        raise PydanticCustomError("moment", OUT_OF_RANGE + ", got {got}", _got(value))
+    return moment
+
+
+def _got(value: object) -> dict[str, str]:
+    return {"got": f"{value!r:.60}"}
 
 
 class MoveClock(GraphBody):
@@ -48,7 +68,7 @@ class MoveClock(GraphBody):
 
     advance: Annotated[timedelta | None, BeforeValidator(_length, json_schema_input_type=str | None)] = None
     """ISO 8601, such as PT5M; -PT5M moves it back."""
-    now: Annotated[datetime | None, BeforeValidator(_utc, json_schema_input_type=str | None)] = None
+    now: Annotated[datetime | None, BeforeValidator(_moment, json_schema_input_type=str | None)] = None
     frozen: bool | None = None
     """Absent: as it was."""
 
@@ -59,6 +79,20 @@ class MoveClock(GraphBody):
         if not self.model_dump(exclude_none=True):
             raise sentence("[Advance], [Now], [Frozen]: one of them must be given.")
         return self
+
+    def moment(self, now: datetime) -> datetime:
+        """Return where this leads to from `now`.
+
+        Raises:
+            InvalidArgument: the clock cannot stand there.
+        """
+        try:
+            moment = self.now or now + (self.advance or timedelta(0))
+        except OverflowError:
+            moment = LATEST
+        if not EARLIEST <= moment < LATEST:
+            raise InvalidArgument(f"[Advance]: the sum {OUT_OF_RANGE}.")
+        return moment
 
 
 class SeedSession(GraphBody):
@@ -81,7 +115,10 @@ class SeedSession(GraphBody):
     @model_validator(mode="after")
     def _can_be_set(self) -> Self:
         if (self.availability, self.activity) not in SETTABLE:
-            raise sentence(f"[Availability], [Activity]: must be one of {', '.join(map(str, SETTABLE))}.")
+            pairs = ", ".join(map(str, SETTABLE))
+            raise PydanticCustomError("pair", "availability and activity must be one of {pairs}", {"pairs": pairs})
+        if not SHORTEST_SESSION <= self.expiration_duration <= LONGEST_SESSION:
+            raise PydanticCustomError("duration", "expirationDuration must be from PT5M to PT4H")
         return self
 
 
@@ -94,7 +131,7 @@ class Seed(GraphBody):
 class Snapshot(GraphBody):
     """What GET snapshot returned."""
 
-    now: Annotated[datetime, BeforeValidator(_utc, json_schema_input_type=str)]
+    now: Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=str)]
     frozen: bool
     tables: dict[str, list[dict[str, Any]]]
 
@@ -126,8 +163,7 @@ def blueprint(
     def move_clock() -> ResponseReturnValue:
         """Move the clock of all workers at once: presence and tokens follow."""
         body = read_body(MoveClock)
-        moment = body.now or clock() + (body.advance or timedelta(0))
-        clock.set(moment, frozen=clock.frozen if body.frozen is None else body.frozen)
+        clock.set(body.moment(clock()), frozen=clock.frozen if body.frozen is None else body.frozen)
         return time_now()
 
     @bp.post("/reset")

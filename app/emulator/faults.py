@@ -14,6 +14,7 @@ from typing import IO, Annotated, Any, Self
 
 from flask import Flask, Response, g, request
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.domain.durations import parse_duration
 from app.emulator.shared import FAULTS, SharedPage
@@ -21,19 +22,28 @@ from app.web.bodies import GraphBody, sentence
 from app.web.errors import envelope
 
 CODES = {429: "TooManyRequests", 500: "InternalServerError", 503: "ServiceUnavailable", 504: "GatewayTimeout"}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LONGEST_DELAY = timedelta(minutes=1)
 
 
 def _delay(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+    if value is None:
+        return None
     try:
-        delay = parse_duration(value)
-    except ValueError as error:
-        raise sentence(f"[Delay]: {error}.") from None
+        delay = parse_duration(value) if isinstance(value, str) else timedelta(0)
+    except ValueError:
+        delay = timedelta(0)
     if not timedelta(0) < delay <= LONGEST_DELAY:
-        raise sentence("[Delay]: must be more than PT0S, and at most PT1M.")
+        rule = "must be an ISO 8601 duration of more than PT0S, and at most PT1M, got {got}"
+        raise PydanticCustomError("duration", rule, {"got": f"{value!r:.60}"})
     return delay
+
+
+def _method(value: object) -> object:
+    if value is not None and (not isinstance(value, str) or value.upper() not in METHODS):
+        rule = "must be one of {methods}, got {got}"
+        raise PydanticCustomError("method", rule, {"methods": ", ".join(METHODS), "got": f"{value!r:.60}"})
+    return value.upper() if isinstance(value, str) else None
 
 
 class Fault(GraphBody):
@@ -41,7 +51,8 @@ class Fault(GraphBody):
 
     path: str = "*"
     """A pattern as in a shell: `*/clearPresence`."""
-    method: str | None = None
+    method: Annotated[str | None, BeforeValidator(_method, json_schema_input_type=str | None)] = None
+    """In any letter case; absent: any method."""
     times: int = Field(1, ge=1, le=10_000)
     status: int | None = None
     retry_after: int | None = Field(None, alias="retryAfter", ge=0, le=3600)

@@ -123,7 +123,13 @@ def test_no_reader_ever_sees_half_a_move(tmp_path: Path) -> None:
         ({"advance": "PT5M", "now": "2026-01-01T00:00:00Z"}, "[Advance], [Now]"),
         ({"advance": "1:00:00"}, "[Advance]"),
         ({"advance": 5}, "[Advance]"),
+        ({"advance": "P999999999D"}, "[Advance]: the sum must be a moment from 1970 to 2199"),
+        ({"advance": "-P56Y2M"}, "[Advance]"),
+        ({"advance": "-P20515D"}, "[Advance]: the sum"),
         ({"now": "noon"}, "[Now]"),
+        ({"now": 5}, "[Now]"),
+        ({"now": "1969-12-31T23:59:59.999999Z"}, "[Now]: must be a moment from 1970 to 2199"),
+        ({"now": "2200-01-01T00:00:00Z"}, "[Now]: must be a moment from 1970 to 2199"),
         ({"frozen": "yes"}, "[Frozen]"),
     ],
 )
@@ -144,12 +150,29 @@ def test_a_seed_sets_sessions_of_any_application(graph: Graph, alice: str, bot: 
     assert_error(graph.clears(alice, bot), 404, "NotFound")
 
 
-def test_a_seed_with_a_fault_in_it_sets_nothing(graph: Graph, alice: str, bot: Application) -> None:
-    good = seeded(graph.tenant_id, alice, new_id())
-    for bad in ({**good, "activity": "Lunch"}, {**good, "userId": "bob"}, {}):
-        answer = graph.client.post(f"{PATH}/seed", json={"sessions": [good, bad]})
-        assert_error(answer, 400, "InvalidArgument")
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"activity": "Lunch"}, "[Sessions.1]: availability and activity must be one of"),
+        ({"userId": "bob"}, "[Sessions.1.UserId]"),
+        ({"expirationDuration": "1:00:00"}, "[Sessions.1.ExpirationDuration]"),
+        ({"expirationDuration": "-PT1H"}, "[Sessions.1]: expirationDuration"),
+        ({"expirationDuration": "PT4M59.999999S"}, "[Sessions.1]: expirationDuration"),
+        ({"expirationDuration": "PT4H0.000001S"}, "[Sessions.1]: expirationDuration"),
+    ],
+)
+def test_a_seed_with_a_fault_in_it_sets_nothing(
+    graph: Graph, alice: str, bot: Application, bad: dict[str, str], named: str
+) -> None:
+    sessions = [seeded(graph.tenant_id, alice, new_id()), seeded(graph.tenant_id, alice, new_id(), **bad)]
+    answer = graph.client.post(f"{PATH}/seed", json={"sessions": sessions})
+    assert_error(answer, 400, "InvalidArgument", named)
     assert graph.presence_of(alice, bot) == OFFLINE
+
+
+@pytest.mark.parametrize(("body", "named"), [({}, "[Sessions]"), ({"sessions": []}, "[Sessions]")])
+def test_a_seed_of_nothing_is_400(graph: Graph, body: object, named: str) -> None:
+    assert_error(graph.client.post(f"{PATH}/seed", json=body), 400, "InvalidArgument", named)
 
 
 def test_a_snapshot_brings_rows_and_time_back(graph: Graph, alice: str, bot: Application) -> None:
@@ -176,6 +199,8 @@ def test_a_snapshot_brings_rows_and_time_back(graph: Graph, alice: str, bot: App
         {"tables": {"directory_user": [USER_ROW, USER_ROW]}},
         {"tables": {"directory_user": [USER_ROW, {}]}},
         {"now": "x"},
+        {"now": "9999-12-31T00:00:00Z"},
+        {"frozen": "x"},
     ],
     ids=str,
 )
@@ -184,7 +209,8 @@ def test_a_snapshot_that_is_none_changes_nothing(
 ) -> None:
     graph.shows(alice, bot, IN_A_CALL)
     kept = graph.client.get(f"{PATH}/snapshot").get_json()
-    assert_error(graph.client.put(f"{PATH}/snapshot", json={**kept, **changed}), 400, "InvalidArgument")
+    answer = graph.client.put(f"{PATH}/snapshot", json={**kept, **changed})
+    assert_error(answer, 400, "InvalidArgument", *(f"[{name.capitalize()}]" for name in changed))
     assert graph.presence_of(alice, bot) == IN_A_CALL
 
 
@@ -203,7 +229,7 @@ def test_reset_forgets_everything(graph: Graph, alice: str, bot: Application) ->
 def test_the_next_requests_that_match_fail_and_no_others(
     graph: Graph, workers: tuple[FlaskClient, FlaskClient], alice: str, bot: Application
 ) -> None:
-    fault = {"path": "*/clearPresence", "method": "POST", "times": 2, "status": 429, "retryAfter": 7}
+    fault = {"path": "*/clearPresence", "method": "post", "times": 2, "status": 429, "retryAfter": 7}
     assert_ok(workers[1].post(f"{PATH}/faults", json=fault))
     assert_ok(graph.shows(alice, bot, IN_A_CALL))
     for client in workers:
@@ -260,6 +286,8 @@ def test_one_fault_meets_one_request_of_many_at_once(graph: Graph, alice: str, b
         ({"status": "429"}, "[Status]"),
         ({"delay": "PT2M"}, "[Delay]"),
         ({"delay": "soon"}, "[Delay]"),
+        ({"delay": 5}, "[Delay]"),
+        ({"status": 429, "method": "PEEK"}, "[Method]"),
         ({"status": 429, "times": 0}, "[Times]"),
         ({"status": 429, "retryAfter": -1}, "[RetryAfter]"),
         ({"status": 429, "path": None}, "[Path]"),

@@ -1,5 +1,6 @@
 """The emulator as a test sees it: a server process, and its controls."""
 
+import http.client
 import json
 import os
 import socket
@@ -20,6 +21,11 @@ from typing import Any
 SERVER = Path(__file__).parent / "server"
 CHECKOUT = Path(__file__).resolve().parents[3]
 START_SECONDS = 60
+SETTINGS = (
+    *("AUTH_", "CLIENT_TIMEOUT", "CORS_", "DATABASE_", "GUNICORN_", "HOST", "INSTANCE_PATH", "LOG_LEVEL", "METRICS"),
+    *("PORT", "PRESENCE_ENV", "RATE_LIMIT", "SQLITE_", "TLS_", "WEB_", "FORWARDED_ALLOW_IPS"),
+)
+"""How the names of the server's settings begin. Those in a test run's environment are meant for something else."""
 LOG_LINES = 15
 TENANT = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1"
 
@@ -166,7 +172,7 @@ def running(folder: Path) -> Iterator[PresenceEmulator]:
     port = _free_port()
     server = SERVER if SERVER.is_dir() else CHECKOUT  # in an editable install the server is the checkout around it
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("AUTH_", "DATABASE_"))},
+        **{name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)},
         "PRESENCE_ENV": "development",
         "DATABASE_URL": f"sqlite:///{folder / 'presence.sqlite3'}",
         "SQLITE_SYNCHRONOUS": "NORMAL",
@@ -186,9 +192,12 @@ def running(folder: Path) -> Iterator[PresenceEmulator]:
         text=True,
     )
     booted = Event()
-    Thread(target=_read, args=(process, log, booted), daemon=True).start()
+    reader = Thread(target=_read, args=(process, log, booted), daemon=True)
+    reader.start()
     try:
-        if not booted.wait(START_SECONDS) or process.poll() is not None:
+        if not booted.wait(START_SECONDS) or not _answers(port):
+            process.terminate()
+            reader.join(START_SECONDS)
             raise CannotStart("\n".join(["The presence server did not start; it said last:", *log]))
         yield PresenceEmulator(f"http://127.0.0.1:{port}")
     finally:
@@ -214,6 +223,15 @@ def _read(process: "subprocess.Popen[str]", log: deque[str], booted: Event) -> N
             if "Booting worker" in line:
                 booted.set()
     booted.set()
+
+
+def _answers(port: int) -> bool:
+    """Tell whether the server that listens there can work: a worker may yet fail to load it."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=START_SECONDS):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def _free_port() -> int:
