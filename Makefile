@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz
+.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers
 
 setup: .venv/installed
 
@@ -61,6 +61,9 @@ seed-users: setup  # N=1000000; the database of DATABASE_URL, which must be empt
 
 bench-clock: setup
 	@PYTHONPATH=. $(BIN)/python bench/clock.py
+
+bench-writers: setup  # WRITERS="--writers 64 --seconds 10"
+	@PYTHONPATH=. $(BIN)/python bench/writers.py $(WRITERS)
 
 demo: setup
 	PYTHONPATH=pytest-graph-presence/src $(BIN)/python demo/contact_centre.py

@@ -1,9 +1,11 @@
 """The queue in front of SQLite's write lock: between the threads of a process and between processes."""
 
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,19 +20,35 @@ def lock_file(tmp_path: Path) -> Path:
     return tmp_path / "presence.sqlite3-turn"
 
 
-@pytest.fixture
-def other_process(lock_file: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has a turn until it is killed."""
+@contextmanager
+def holding(lock_file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that takes a turn, tells so, and has it until it is killed."""
     program = (
         "import sys, pathlib; from app.db.turns import Turns\n"
         "turns = Turns(pathlib.Path(sys.argv[1]), 60); turns.begin(); print('mine', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(lock_file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def other_process(lock_file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has a turn until it is killed."""
+    with holding(lock_file) as process:
         assert process.stdout
         assert process.stdout.readline() == "mine\n"
         yield process
-        process.kill()
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def take(turns: Turns) -> None:
@@ -46,6 +64,49 @@ def test_a_thread_waits_for_the_turn_of_another(lock_file: Path) -> None:
         assert not waiting.done()
         turns.end()
         waiting.result()
+
+
+def test_threads_have_their_turns_in_the_order_in_which_they_came(lock_file: Path) -> None:
+    turns, order = Turns(lock_file, PATIENT), list[int]()
+
+    def take_as(number: int) -> None:
+        turns.begin()
+        order.append(number)
+        turns.end()
+
+    turns.begin()
+    with ThreadPoolExecutor(9) as threads:
+        for number in range(9):
+            threads.submit(take_as, number)
+            while len(turns._queue) <= number:
+                pass
+        turns.end()
+    assert order == [*range(9)]
+
+
+def test_who_gave_up_in_the_queue_is_passed_over(lock_file: Path) -> None:
+    turns = Turns(lock_file, IMPATIENT)
+    turns.begin()
+    with ThreadPoolExecutor(1) as threads, pytest.raises(TimeoutError):
+        threads.submit(turns.begin).result()
+    assert not turns._queue
+    turns.end()
+    take(turns)
+
+
+def test_a_process_that_has_had_its_turn_lets_the_other_one_have_the_next(lock_file: Path) -> None:
+    ours = Turns(lock_file, PATIENT)
+    ours.begin()
+    with holding(lock_file) as other, ThreadPoolExecutor(1) as threads:
+        while not is_locked(lock_file.with_name(f"{lock_file.name}-next")):
+            assert other.poll() is None
+        again = threads.submit(take, ours)
+        ours.end()
+        assert other.stdout
+        assert other.stdout.readline() == "mine\n"
+        assert not again.done()
+        other.kill()
+        again.result()
 
 
 def test_a_thread_gives_up_in_time(lock_file: Path) -> None:
