@@ -72,7 +72,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         sqlite_synchronous=settings.sqlite_synchronous,
         waited=metrics.pool_waits.inc if metrics else None,
     )
-    store = make_store(engine)
+    store = make_store(engine, metrics.statement_repeated if metrics else None)
     inspection = InspectionService(store, Inspector(engine), clock)
     app.extensions.update(engine=engine, clock=clock, inspection=inspection)
     wiring = guard.Wiring(

@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from sqlalchemy import Identity
 
 from app.db.database import Database
 from app.db.engine import make_engine
 from app.db.models import Base
 from app.db.schema import SchemaCheck
+from app.db.statements import EVENT, RECORD
 from app.domain.values import DASHED_GUID, PREFERABLE, SETTABLE, EventKind, WorkLocationType
 from config import DatabaseSettings, SettingsError, load
 
@@ -34,10 +34,8 @@ PREFERRED = [(shown.availability.value, shown.activity.value) for shown in PREFE
 PLACES = [place.value for place in WorkLocationType]
 MESSAGES = ("In the lab until noon", "On the late shift", "Call the front desk", "Back on Monday")
 
-COLUMNS = {
-    name: [column for column in table.c if not isinstance(column.server_default, Identity)]
-    for name, table in Base.metadata.tables.items()
-}
+COLUMNS = {name: [*table.c] for name, table in Base.metadata.tables.items()}
+COLUMNS["presence_event"] = [EVENT[name] for name in RECORD]
 Rows = dict[str, list[tuple[Any, ...]]]
 """What to insert into each table, in the order of COLUMNS."""
 Said = tuple[Any, Any, Any]

@@ -2,9 +2,7 @@
 
 import logging
 import random
-import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -39,10 +37,8 @@ class Conflict(StoreUnavailable):
 class Database:
     """Lends cursors and runs statements; what it stores, its subclasses know."""
 
-    repeats: Counter[str]
-    """How often a statement had to be run again, by SQLSTATE."""
-
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, repeated: Callable[[str], None] | None = None) -> None:
+        """`repeated` is called with the SQLSTATE whenever a statement has to be run again."""
         self._engine = engine
         self._dialect = engine.dialect
         self._driver = engine.dialect.loaded_dbapi
@@ -50,8 +46,7 @@ class Database:
         self._turns: Turns | None = None
         if self._dialect.name == "sqlite":
             self._turns = Turns(Path(f"{engine.url.database}-turn"), self._patience_seconds)
-        self.repeats = Counter()
-        self._counting = threading.Lock()
+        self._repeated = repeated
 
     def _prepared(self, statement: Any) -> Prepared:
         return Prepared(statement, self._dialect)
@@ -76,9 +71,9 @@ class Database:
 
     def _note(self, conflict: Conflict) -> None:
         sqlstate = str(getattr(conflict.__cause__, "sqlstate", None))
-        with self._counting:
-            self.repeats[sqlstate] += 1
         log.warning("statement repeated", extra={"sqlstate": sqlstate})
+        if self._repeated:
+            self._repeated(sqlstate)
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -38,8 +38,8 @@ class Event(NamedTuple):
 class Store(Database, ABC):
     """The presence of all tenants' users, in one database."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: Engine, repeated: Callable[[str], None] | None = None) -> None:
+        super().__init__(engine, repeated)
         self._read_user = self._prepared(statements.READ_USER)
         self._read_users = self._prepared(statements.READ_USERS[self._dialect.name])
         self._list_users = self._prepared(statements.LIST_USERS)
@@ -109,8 +109,8 @@ class EventLog:
 class PostgresStore(Store):
     """One statement a mutation, autocommitted: the row is the lock."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: Engine, repeated: Callable[[str], None] | None = None) -> None:
+        super().__init__(engine, repeated)
         self._set_session = self._prepared(statements.SET_SESSION)
         self._end_session = self._prepared(statements.END_SESSION)
         self._end_session_as = self._prepared(statements.END_SESSION_AS)
@@ -203,9 +203,9 @@ class SqliteStore(Store):
                 self._record(cursor, event)
 
 
-def make_store(engine: Engine) -> Store:
-    """Return the store for the engine's kind of database."""
-    return PostgresStore(engine) if engine.dialect.name == "postgresql" else SqliteStore(engine)
+def make_store(engine: Engine, repeated: Callable[[str], None] | None = None) -> Store:
+    """Return the store for the engine's kind of database; what is `repeated` says app.db.database."""
+    return PostgresStore(engine, repeated) if engine.dialect.name == "postgresql" else SqliteStore(engine)
 
 
 def _session_event(key: SessionKey, kind: EventKind, session: Session, now: datetime, request_id: str | None) -> Event:

@@ -85,6 +85,12 @@ class Metrics:
         self.pool_waits = Counter(
             "presence_db_pool_waits", "Times that all connections of a worker were in use", registry=self.registry
         )
+        self._repeats = Counter(
+            "presence_db_repeats",
+            "Statements run again after a deadlock (40P01) or a serialization failure (40001)",
+            ("sqlstate",),
+            registry=self.registry,
+        )
         self._sessions = Gauge(
             "presence_sessions",
             "Live sessions in the database by the availability that each shows",
@@ -119,6 +125,10 @@ class Metrics:
     def keys_fetched(self, good: bool) -> None:
         """Count a fetch of signing keys."""
         (self._fetched if good else self._not_fetched).inc()
+
+    def statement_repeated(self, sqlstate: str) -> None:
+        """Count a statement that PostgreSQL gave up for the sake of others."""
+        self._repeats.labels(sqlstate).inc()
 
     def serve(self, listener: socket.socket, folder: Path) -> None:
         """Answer, in a thread, on a socket that other workers listen on as well, from the files in their folder."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,7 +16,10 @@ from app.db.database import ATTEMPTS
 from app.db.engine import make_engine
 from app.db.store import Store, StoreUnavailable, make_store
 from app.domain.values import AWAY, IN_A_CALL, SessionKey
-from tests.builders import START, new_id
+from app.factory import create_app
+from config import Settings
+from tests.builders import START, Clock, Graph, assert_error, new_id
+from tests.servers import free_port
 
 HOUR = timedelta(hours=1)
 PATIENCE = timedelta(seconds=60)
@@ -39,15 +43,16 @@ def others(database: URL) -> Iterator[Engine]:
 
 
 @contextmanager
-def store_with(database: URL, setting: str) -> Iterator[Store]:
-    """A store whose connections have this setting of the server."""
+def store_with(database: URL, setting: str) -> Iterator[tuple[Store, list[str]]]:
+    """A store whose connections have this setting of the server, and what it had to repeat."""
     engine = make_engine(database, pool=2, timeout=PATIENCE)
 
     @event.listens_for(engine, "connect")
     def configure(connection: psycopg.Connection[Any], _record: object) -> None:
         connection.execute(f"SET {setting}".encode())
 
-    yield make_store(engine)
+    repeats: list[str] = []
+    yield make_store(engine, repeats.append), repeats
     engine.dispose()
 
 
@@ -87,13 +92,13 @@ def test_a_write_that_cannot_be_serialized_is_run_again(
     database: URL, others: Engine, key: SessionKey, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
-        store_with(database, "default_transaction_isolation = 'repeatable read'") as store,
+        store_with(database, "default_transaction_isolation = 'repeatable read'") as (store, repeats),
         ThreadPoolExecutor(1) as threads,
         others.connect() as other,
         others.connect() as watcher,
     ):
         store.set_session(key, IN_A_CALL, HOUR, START, new_id())
-        assert not store.repeats
+        assert repeats == []
         other.exec_driver_sql("BEGIN")
         other.execute(text("DELETE FROM presence_session WHERE user_id = :user"), {"user": key.user_id})
         clearing = threads.submit(store.end_session, key, START, new_id())
@@ -101,7 +106,7 @@ def test_a_write_that_cannot_be_serialized_is_run_again(
         with caplog.at_level(logging.WARNING, "app.db"):
             other.exec_driver_sql("COMMIT")
             assert clearing.result() is None  # the second attempt finds nothing to end
-        assert store.repeats == {"40001": 1}
+        assert repeats == ["40001"]
         assert [vars(record)["sqlstate"] for record in caplog.records] == ["40001"]
     assert kinds(others, key) == ["set"]
 
@@ -109,7 +114,7 @@ def test_a_write_that_cannot_be_serialized_is_run_again(
 def test_a_write_that_a_deadlock_ends_is_run_again(database: URL, others: Engine, key: SessionKey) -> None:
     locks = [f"PERFORM pg_advisory_xact_lock({number});" for number in (OURS, GATE, THEIRS)]
     with (
-        store_with(database, "deadlock_timeout = '10ms'") as store,
+        store_with(database, "deadlock_timeout = '10ms'") as (store, repeats),
         whenever_an_event_is_appended(others, *locks, "RETURN NEW;"),
         ThreadPoolExecutor(2) as threads,
         others.connect() as other,
@@ -125,16 +130,29 @@ def test_a_write_that_a_deadlock_ends_is_run_again(database: URL, others: Engine
         theirs.result()
         other.exec_driver_sql("COMMIT")
         assert [session.shown for session in setting.result()] == [IN_A_CALL]
-        assert store.repeats == {"40P01": 1}
+        assert repeats == ["40P01"]
     assert kinds(others, key) == ["set"]
 
 
 def test_what_fails_each_time_is_given_up(database: URL, others: Engine, key: SessionKey) -> None:
     with (
-        store_with(database, "timezone = 'UTC'") as store,
+        store_with(database, "timezone = 'UTC'") as (store, repeats),
         whenever_an_event_is_appended(others, "RAISE 'again' USING ERRCODE = '40001';"),
     ):
         with pytest.raises(StoreUnavailable):
             store.set_session(key, AWAY, HOUR, START, new_id())
-        assert store.repeats == {"40001": ATTEMPTS - 1}
+        assert repeats == ["40001"] * (ATTEMPTS - 1)
     assert kinds(others, key) == []
+
+
+def test_repeats_are_counted_for_prometheus(database: URL, others: Engine, jwks_file: Path, key: SessionKey) -> None:
+    settings = Settings(
+        presence_env="development", database_url=database, auth_jwks_uri=str(jwks_file), metrics_port=free_port()
+    )
+    app = create_app(settings, Clock())
+    graph = Graph(app.test_client(), Clock())
+    with whenever_an_event_is_appended(others, "RAISE 'again' USING ERRCODE = '40001';"):
+        assert_error(graph.shows(key.user_id, graph.app(), AWAY), 503, "ServiceUnavailable")
+    counted = app.extensions["metrics"].registry.get_sample_value("presence_db_repeats_total", {"sqlstate": "40001"})
+    assert counted == ATTEMPTS - 1
+    app.extensions["engine"].dispose()
