@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers
+.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers bench-scale
 
 setup: .venv/installed
 
@@ -49,6 +49,11 @@ lock: setup
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 			--output-file $$list.txt $$list.in; done
 	cd tests/clients/js && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+
+bench-scale: setup  # SCALE="--sizes 10000,1000000,10000000": 1 GB of disk and two minutes for each million and engine
+	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.txt; }
+	@PYTHONPATH=. $(BIN)/python bench/scale.py $(SCALE)
 
 bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for all of it
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \

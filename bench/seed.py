@@ -18,7 +18,7 @@ from app.db.engine import make_engine
 from app.db.models import Base
 from app.db.schema import SchemaCheck
 from app.db.statements import EVENT, RECORD
-from app.domain.values import DASHED_GUID, PREFERABLE, SETTABLE, EventKind, WorkLocationType
+from app.domain.values import DASHED_GUID, PREFERABLE, SETTABLE, EventKind, Shown, WorkLocationType
 from config import DatabaseSettings, SettingsError, load
 
 TENANT = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1"
@@ -29,9 +29,7 @@ TIMEOUT = timedelta(minutes=30)
 STRIDE = 0x9E3779B97F4A7C15F39CC0605CEDC835
 """2^128 over the golden ratio: its multiples lie far apart, so that neighbours in number are none on disk."""
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-SHOWN = [(shown.availability.value, shown.activity.value) for shown in SETTABLE]
-PREFERRED = [(shown.availability.value, shown.activity.value) for shown in PREFERABLE]
-PLACES = [place.value for place in WorkLocationType]
+PLACES = [*WorkLocationType]
 MESSAGES = ("In the lab until noon", "On the late shift", "Call the front desk", "Back on Monday")
 
 COLUMNS = {name: [*table.c] for name, table in Base.metadata.tables.items()}
@@ -51,6 +49,11 @@ def guid(number: int, salt: int = 0) -> str:
 def app_id(number: int) -> str:
     """Return the id of one of APPS applications."""
     return guid(number % APPS, salt=1 << 124)
+
+
+def shown_by(number: int, place: int = 0) -> Shown:
+    """Return what a user's session shows: that of `app_id(number)`, which each user has, or the next in place."""
+    return SETTABLE[(number // 5 + place) % len(SETTABLE)]
 
 
 class Happened(NamedTuple):
@@ -78,11 +81,11 @@ class Users:
         for number in numbers:
             key = self._tenants[number % len(self._tenants)], guid(number)
             history = list(self._former(number))
-            for app in map(app_id, range(number, number + 1 + number % 3)):
-                shown, set_at = self._chance.choice(SHOWN), self._ago(15 * MINUTE)
+            for place, app in enumerate(map(app_id, range(number, number + 1 + number % 3))):
+                shown, set_at = shown_by(number, place), self._ago(15 * MINUTE)
                 changed_at, expires_at = set_at - 2 * HOUR * self._chance.random(), self._ahead(5 * MINUTE, 4 * HOUR)
                 rows["presence_session"].append((*key, app, *shown, changed_at, set_at, expires_at))
-                history.append(Happened(changed_at, app, EventKind.SET.value, *shown, expires_at))
+                history.append(Happened(changed_at, app, EventKind.SET, *shown, expires_at))
             said = self._said(number, history)
             if any(said):
                 rows["presence_user"].append((*key, *said))
@@ -96,9 +99,9 @@ class Users:
         """Give the history of a session that was cleared, which every fourth user had."""
         if number % 4 == 0:
             began, app = self._ago(30 * DAY) - DAY, app_id(number)
-            shown = (*self._chance.choice(SHOWN), began + 4 * HOUR)
-            yield Happened(began, app, EventKind.SET.value, *shown)
-            yield Happened(began + HOUR, app, EventKind.CLEARED.value, *shown)
+            shown = (*self._chance.choice(SETTABLE), began + 4 * HOUR)
+            yield Happened(began, app, EventKind.SET, *shown)
+            yield Happened(began + HOUR, app, EventKind.CLEARED, *shown)
 
     def _said(self, number: int, history: list[Happened]) -> tuple[Any, ...]:
         """Return what presence_user says of a user, and add to the history how it came to."""
@@ -106,17 +109,17 @@ class Users:
         message = manual = automatic = preferred
         app = app_id(number)
         if number % 5 == 0:
-            preferred = (*self._chance.choice(PREFERRED), self._ahead(HOUR, 7 * DAY))
-            history.append(Happened(self._ago(DAY), app, EventKind.PREFERRED_SET.value, *preferred))
+            preferred = (*self._chance.choice(PREFERABLE), self._ahead(HOUR, 7 * DAY))
+            history.append(Happened(self._ago(DAY), app, EventKind.PREFERRED_SET, *preferred))
         if number % 7 == 0:
             message = (self._chance.choice(MESSAGES), self._ago(DAY), self._ahead(HOUR, DAY) if number % 2 else None)
-            history.append(Happened(message[1], app, EventKind.MESSAGE_SET.value, expires_at=message[2]))
+            history.append(Happened(message[1], app, EventKind.MESSAGE_SET, expires_at=message[2]))
         if number % 6 == 0:
             manual = (self._chance.choice(PLACES), None, self._ahead(HOUR, DAY))
-            history.append(Happened(self._ago(DAY), app, EventKind.LOCATION_SET.value, expires_at=manual[2]))
+            history.append(Happened(self._ago(DAY), app, EventKind.LOCATION_SET, expires_at=manual[2]))
         if number % 9 == 0:
             automatic = (self._chance.choice(PLACES), f"building-{number % 50}", self._ahead(HOUR, DAY))
-            history.append(Happened(self._ago(DAY), app, EventKind.LOCATION_SET.value, expires_at=automatic[2]))
+            history.append(Happened(self._ago(DAY), app, EventKind.LOCATION_SET, expires_at=automatic[2]))
         return (*preferred, *message, *manual, *automatic)
 
     def _ago(self, longest: timedelta) -> datetime:
