@@ -9,8 +9,10 @@ from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask.testing import FlaskClient
+from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
+from app.db.models import Base
 from app.domain.values import DASHED_GUID, Activity, Availability, Shown
 from app.emulator.keys import SigningKey
 from app.emulator.tokens import app_only_claims, mint
@@ -99,6 +101,16 @@ class Graph:
     def presence_of(self, user: str, app: Application) -> Shown:
         seen = self.reads(user, app).get_json()
         return Shown(Availability(seen["availability"]), Activity(seen["activity"]))
+
+
+def rows_of(engine: Engine, tenant_id: str) -> list[object]:
+    """Everything that the database holds about a tenant."""
+    with engine.connect() as connection:
+        return [
+            (table.name, *row)
+            for table in Base.metadata.sorted_tables
+            for row in connection.execute(table.select().where(table.c.tenant_id == tenant_id))
+        ]
 
 
 def assert_ok(response: TestResponse) -> None:

@@ -294,7 +294,7 @@ class BatchRequest(GraphBody):
             raise PydanticCustomError("body", "a body needs a Content-Type among the headers")
         try:
             _ = self.content
-        except (ValueError, RecursionError):
+        except ValueError:
             rule = "body must be a JSON object, or base64 text beside a Content-Type that is not JSON's"
             raise PydanticCustomError("body", rule) from None
         return self

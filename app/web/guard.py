@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from flask import Flask, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import BadRequest
 
 from app.auth.caller import Caller
 from app.auth.tokens import InvalidToken, TokenVerifier
@@ -180,7 +181,19 @@ def _open() -> ResponseReturnValue | None:
     g.request_id = str(uuid4())
     sent = request.headers.get("client-request-id", "")
     g.client_request_id = sent if DASHED_GUID.fullmatch(sent) else g.request_id
+    _check_framing()
     return Response(status=204) if request.method == "OPTIONS" else None
+
+
+def _check_framing() -> None:
+    """Raise BadRequest for what gunicorn lets pass and two servers in a row may understand in two ways.
+
+    Source: RFC 9112, sections 3.2 (Host) and 6.1 (a coding that nobody undoes).
+    """
+    if "Host" not in request.headers and request.environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+        raise BadRequest("A request in HTTP/1.1 must have a Host.")
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise BadRequest("Transfer-Encoding must be chunked and nothing else.")
 
 
 def _close(response: Response) -> Response:

@@ -6,21 +6,11 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
 from app.domain.values import IN_A_CALL, OFFLINE, SETTABLE, Activity, Availability
-from tests.builders import Application, Clock, Graph, assert_error, assert_ok, new_id
-
-
-def rows(engine: Engine, graph: Graph) -> list[object]:
-    """Everything the database holds about the tenant."""
-    with engine.connect() as connection:
-        return [
-            tuple(row)
-            for table in ("presence_session", "presence_event")
-            for row in connection.execute(text(f"SELECT * FROM {table} WHERE tenant_id = '{graph.tenant_id}'"))  # noqa: S608
-        ]
+from tests.builders import Application, Clock, Graph, assert_error, assert_ok, new_id, rows_of
 
 
 def raw(
@@ -77,14 +67,14 @@ def test_a_member_that_does_not_fit_is_named(
     graph: Graph, engine: Engine, alice: str, bot: Application, member: str, value: object, words: list[str]
 ) -> None:
     graph.shows(alice, bot, IN_A_CALL)
-    before = rows(engine, graph)
+    before = rows_of(engine, graph.tenant_id)
     body = {
         name: what for name, what in {"sessionId": bot.app_id, **GOOD, member: value}.items() if what is not MISSING
     }
     assert_error(graph.post(bot, f"/users/{alice}/presence/setPresence", body), 400, "InvalidArgument", *words)
     if member == "sessionId":
         assert_error(graph.post(bot, f"/users/{alice}/presence/clearPresence", body), 400, "InvalidArgument", *words)
-    assert rows(engine, graph) == before
+    assert rows_of(engine, graph.tenant_id) == before
 
 
 def test_several_members_that_do_not_fit_are_all_named(graph: Graph, alice: str, bot: Application) -> None:
@@ -127,8 +117,8 @@ def test_only_the_five_pairs_can_be_set_in_any_case(graph: Graph, alice: str, bo
         (b'{"sessionId": Infinity}', "BadRequest", ["JSON object"]),
         (b'{"sessionId": "\xff"}', "BadRequest", ["JSON object"]),
         (b'\xef\xbb\xbf{"sessionId": 1}', "BadRequest", ["JSON object"]),
-        (b'{"a":' * 12_000, "BadRequest", ["JSON object"]),
-        (b"[" * 60_000, "BadRequest", ["JSON object"]),
+        (b'{"a":' * 12_000, "BadRequest", ["deeper than 64"]),
+        (b"[" * 60_000, "BadRequest", ["deeper than 64"]),
         (b'{"a":' + b"9" * 6_000 + b"}", "BadRequest", ["JSON object"]),
         (b"{}", "InvalidArgument", ["[SessionId]"]),
         (b'{"sessionId": "a", "sessionId": "b"}', "InvalidArgument", ["[sessionId]", "twice"]),
@@ -263,11 +253,11 @@ UNSTORABLE = ["\\u0000", "a\\u0000b", "\\ud800", "\\udfff", "\\ude00\\ud83d"]
 def test_text_that_no_store_holds_is_400_and_named(
     graph: Graph, alice: str, bot: Application, body: str, member: str, text: str, engine: Engine
 ) -> None:
-    before = rows(engine, graph)
+    before = rows_of(engine, graph.tenant_id)
     path = f"/users/{alice}/presence/setStatusMessage"
     answer = raw(graph, bot, path, (body % text).encode(), "application/json")
     assert_error(answer, 400, "InvalidArgument", member, "NUL")
-    assert rows(engine, graph) == before
+    assert rows_of(engine, graph.tenant_id) == before
 
 
 @pytest.mark.parametrize("text", UNSTORABLE)

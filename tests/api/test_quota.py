@@ -9,8 +9,7 @@ from sqlalchemy import Engine
 from app.domain.values import IN_A_CALL
 from app.factory import create_app
 from config import Settings
-from tests.api.test_bad_input import rows
-from tests.builders import Application, Clock, Graph, assert_error, assert_ok
+from tests.builders import Application, Clock, Graph, assert_error, assert_ok, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +28,11 @@ def test_the_request_after_the_last_is_429_and_changes_nothing(
 ) -> None:
     for _ in range(3):
         assert_ok(graph.shows(alice, bot, IN_A_CALL))
-    before = rows(engine, graph)
+    before = rows_of(engine, graph.tenant_id)
     answer = graph.clears(alice, bot)
     assert_error(answer, 429, "TooManyRequests", "Retry-After")
     assert 3590 <= int(answer.headers["Retry-After"]) <= 3600
-    assert rows(engine, graph) == before
+    assert rows_of(engine, graph.tenant_id) == before
     assert_ok(graph.shows(alice, desk, IN_A_CALL))
 
 

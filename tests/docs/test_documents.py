@@ -15,6 +15,7 @@ from app.api.schemas import MOST_IDS, MOST_IN_A_BATCH
 from app.auth.tokens import MAX_TOKEN_LENGTH
 from app.emulator.hints import HintId
 from app.factory import MAX_BODY_BYTES
+from app.web.bodies import MOST_LEVELS
 from app.web.errors import ANSWERS
 from config import Settings
 from tests.clients import snippets
@@ -104,10 +105,11 @@ def test_the_limits_are_the_ones_in_force(monkeypatch: pytest.MonkeyPatch) -> No
     gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     fields, size = gunicorn["limit_request_fields"], gunicorn["limit_request_field_size"]
     assert limits["request line"] == f"{gunicorn['limit_request_line']:,} bytes"
-    assert limits["header fields"] == f"{fields}, of {size:,} bytes each"
+    assert limits["header fields"] == f"{fields}, of {size:,} bytes each with the line's end"
     assert limits["token"] == f"{MAX_TOKEN_LENGTH:,} characters"
     body, of_batch = MAX_BODY_BYTES // 1024, batch.MAX_BODY_BYTES // 1024**2
     assert limits["body, and what a gzip body unpacks to"] == f"{body} KiB; {of_batch} MiB for `$batch`"
+    assert limits["nesting of a body"] == f"{MOST_LEVELS} levels"
     assert limits["digits of a number"] == f"{sys.get_int_max_str_digits():,}"
     assert limits["ids in getPresencesByUserId"] == str(MOST_IDS)
     assert limits["requests in a batch"] == str(MOST_IN_A_BATCH)

@@ -1,5 +1,6 @@
 """The tokens that requests bring, good and bad, by the names that templates have for them: {{app}}, {{expired}}, …"""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from app.emulator.grants import Issuer, SignIn
@@ -55,3 +56,15 @@ def granted() -> dict[str, str]:
     form = {"grant_type": "authorization_code", "code": code, "client_id": APP, "client_secret": "any"}
     tokens = issuer.tokens(TENANT, {**form, "redirect_uri": BACK})
     return {"code": code, "refresh_token": str(tokens["refresh_token"])}
+
+
+def words() -> dict[str, str]:
+    """Return all of them."""
+    return {**good(), **bad(), **granted()}
+
+
+def filled(request: bytes, words: Mapping[str, str]) -> bytes:
+    """Put words in for their names, and the length of the body for {{length}}."""
+    for name, word in words.items():
+        request = request.replace(b"{{%s}}" % name.encode(), word.encode())
+    return request.replace(b"{{length}}", b"%d" % len(request.partition(b"\r\n\r\n")[2]))

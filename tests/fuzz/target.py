@@ -99,7 +99,7 @@ class Target:
         self._emulation = Emulation(self._apps["production"].extensions["engine"])
         self._prepared = self._now = self._prepare()
         self._faults = _Faults()
-        self._words = {**credentials.good(), **credentials.bad(), **credentials.granted()}
+        self._words = credentials.words()
 
     def close(self) -> None:
         """Let go of the database."""
@@ -117,7 +117,7 @@ class Target:
         self._begin()
         answers: list[Answer] = []
         for request in sent:
-            for answer in self._connection(self._apps[server], self._rendered(request)):
+            for answer in self._connection(self._apps[server], credentials.filled(request, self._words)):
                 self._judge(answer)
                 answers.append(answer)
         begun = self._prepared["presence_event"]
@@ -126,11 +126,6 @@ class Target:
         elif server == "production":  # the emulator may rewrite history
             raise Broken("events that stood before are gone")
         return answers
-
-    def _rendered(self, request: bytes) -> bytes:
-        for name, word in self._words.items():
-            request = request.replace(b"{{%s}}" % name.encode(), word.encode())
-        return request.replace(b"{{length}}", b"%d" % len(request.partition(b"\r\n\r\n")[2]))
 
     def _prepare(self) -> Rows:
         """Return the rows that every conversation begins with."""

@@ -33,7 +33,7 @@ def test_the_corpus_is_of_requests_that_are_served(target: Target, title: str) -
 
 
 def test_whatever_is_sent_is_answered_in_order_and_what_is_refused_changes_nothing(target: Target) -> None:
-    @settings(max_examples=150, derandomize=True, database=None)
+    @settings(max_examples=100, derandomize=True, database=None)
     @given(st.sampled_from(SERVERS), conversations)
     def converse(server: str, sent: list[bytes]) -> None:
         target.converse(server, sent)
