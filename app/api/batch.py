@@ -14,8 +14,9 @@ from werkzeug.test import run_wsgi_app
 from app.api.resources import BatchAnswer, BatchAnswerItem
 from app.api.schemas import Batch, BatchRequest
 from app.auth.caller import Caller
+from app.services.presence import StoreUnavailable
 from app.web.answers import JSON, ODATA_JSON, json_answer
-from app.web.errors import FailedDependency, InvalidArgument
+from app.web.errors import ENDED_IN, FailedDependency, InvalidArgument
 from app.web.guard import ANY_TOKEN, requires
 
 if TYPE_CHECKING:
@@ -45,13 +46,21 @@ NOT_TAKEN = ("authorization", "host", "transfer-encoding", "forwarded", "x-forwa
 @bp.post(PATH)
 @requires(ANY_TOKEN, body=Batch, most_bytes=MAX_BODY_BYTES, answer=BatchAnswer)
 def batch(_caller: Caller, body: Batch) -> ResponseReturnValue:
-    """Answer each request of a batch as if it came alone, in the order that the dependencies ask for."""
+    """Answer each request of a batch as if it came alone, in the order that the dependencies ask for.
+
+    Once the store did not answer one of them, those behind it are not made: each would wait as long.
+    """
     if IN_BATCH in request.environ:
         raise InvalidArgument("[Url]: must not be a $batch inside a $batch.")
     answers: dict[str, BatchAnswerItem] = {}
+    faults: list[Exception] = []
     for inner in body.in_order:
-        failed = [answers[key]["id"] for key in inner.depends_on_keys if answers[key]["status"] >= FAILED]
-        answers[inner.key] = _answer(inner, failed)
+        environ = _environ(inner) | {ENDED_IN: faults}
+        if failed := [answers[key]["id"] for key in inner.depends_on_keys if answers[key]["status"] >= FAILED]:
+            environ[IN_BATCH] = FailedDependency(f"Request {failed[0]!r:.60}, on which this one depends, failed.")
+        elif any(isinstance(fault, StoreUnavailable) for fault in faults):
+            environ[IN_BATCH] = environ[IN_BATCH] or StoreUnavailable("an earlier request of the batch met this")
+        answers[inner.key] = _answer(inner.id, environ)
     responses = [answers[inner.key] for inner in body.requests]
     return json_answer({"responses": responses}, content_type=ODATA_JSON, OData_Version="4.0")
 
@@ -63,17 +72,14 @@ def refuse() -> None:
         raise refusal
 
 
-def _answer(inner: BatchRequest, failed: list[str]) -> BatchAnswerItem:
-    """Send one request through the application's own door. `failed` are the requests it waited for in vain.
+def _answer(part_id: str, environ: "WSGIEnvironment") -> BatchAnswerItem:
+    """Send one request through the application's own door.
 
     It gets an empty context, as it would in a thread of its own: Flask shares `g` among the requests of one context.
     """
-    environ = _environ(inner)
-    if failed:
-        environ[IN_BATCH] = FailedDependency(f"Request {failed[0]!r:.60}, on which this one depends, failed.")
     chunks, status, headers = Context().run(run_wsgi_app, current_app.wsgi_app, environ, buffered=True)
     said = {name: text for name, text in headers if name != "Content-Length"}
-    answer: BatchAnswerItem = {"id": inner.id, "status": int(status.split()[0]), "headers": said}
+    answer: BatchAnswerItem = {"id": part_id, "status": int(status.split()[0]), "headers": said}
     if content := b"".join(chunks).decode():
         answer["body"] = json.loads(content) if said["Content-Type"].startswith(JSON) else content
     return answer

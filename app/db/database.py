@@ -98,7 +98,8 @@ class Database:
                 connection.invalidate(error)
                 self._engine.dispose()  # the others in the pool have lost their server, too
                 raise StoreUnavailable from error
-            if isinstance(error, self._driver.OperationalError | self._driver.InterfaceError):
+            driver = self._driver
+            if isinstance(error, driver.OperationalError | driver.InterfaceError | driver.InternalError):
                 raise StoreUnavailable from error
             raise
         finally:

@@ -127,6 +127,9 @@ ANSWERS: dict[type[Exception], Answer] = {
 
 RETRY_AFTER_SECONDS = 2
 
+ENDED_IN = "app.ended_in"
+"""The environ's list for the exception that a request ends in, when somebody inside made it and wants to know."""
+
 
 def mount(app: Flask) -> None:
     """Answer every exception that a request ends in, the framework's own included."""
@@ -144,6 +147,7 @@ def answer(error: Exception) -> Response:
         cause = error.__cause__ or error
         said = next(iter(f"{cause}".splitlines()), "")[:300]  # a driver's first line; those behind it may hold values
         log.warning("request refused", extra={"request_id": g.request_id, "cause": f"{type(cause).__name__}: {said}"})
+    request.environ.get(ENDED_IN, []).append(error)
     if message is None:
         message = str(error.description if isinstance(error, HTTPException) else error)
     else:

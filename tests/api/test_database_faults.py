@@ -84,8 +84,10 @@ def failing(code: str) -> Fault:
         admin = make_engine(engine.url, pool=1, timeout=timedelta(seconds=5))
         with admin.connect() as connection:
             connection.exec_driver_sql(FAIL.format(code))
-            yield
-            connection.exec_driver_sql("DROP FUNCTION fail CASCADE")
+            try:
+                yield
+            finally:
+                connection.exec_driver_sql("DROP FUNCTION fail CASCADE")
         admin.dispose()
 
     return fault
@@ -116,18 +118,57 @@ def test_a_full_disk(graph: Graph, engine: Engine, alice: str, bot: Application)
     refuses_and_recovers(graph, engine, alice, bot, full)
 
 
+def test_a_batch_waits_for_the_database_once(
+    graph: Graph, engine: Engine, alice: str, bot: Application, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"sessionId": bot.app_id, **IN_A_CALL._asdict()}
+    headers = {"Content-Type": "application/json"}
+    part = {"method": "POST", "url": f"/users/{alice}/presence/setPresence", "headers": headers, "body": body}
+    made = [
+        {**part, "id": "before", "url": "/users/x/presence/setPresence"},
+        {**part, "id": "met"},
+        {**part, "id": "after"},
+        {**part, "id": "after that", "dependsOn": ["before"]},
+        {**part, "id": "no url", "url": "//evil.example/"},
+        {"id": "read", "method": "GET", "url": f"/users/{alice}/presence"},
+    ]
+    with locked(engine):
+        parts = graph.post(bot, "/$batch", {"requests": made}).get_json()["responses"]
+        assert [part["status"] for part in parts] == [400, 503, 503, 424, 400, 503]
+        assert all(int(part["headers"]["Retry-After"]) > 0 for part in parts if part["status"] == 503)
+    causes = [vars(record)["cause"] for record in caplog.records if record.message == "request refused"]
+    assert ["earlier" in cause for cause in causes] == [False, True, True]
+    again = graph.post(bot, "/$batch", {"requests": made[1:3]}).get_json()["responses"]
+    assert [part["status"] for part in again] == [200, 200]
+
+
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(
     "code",
     [
+        pytest.param("08000", id="connection"),
+        pytest.param("08006", id="connection broken"),
+        pytest.param("25P03", id="idle in a transaction"),
+        pytest.param("25P04", id="transaction timeout"),
         pytest.param("40001", id="serialization failure"),
+        pytest.param("40003", id="nobody knows whether it happened"),
         pytest.param("40P01", id="deadlock"),
-        pytest.param("55P03", id="lock not available"),
-        pytest.param("57014", id="statement timeout"),
+        pytest.param("53000", id="resources"),
         pytest.param("53100", id="disk full"),
         pytest.param("53200", id="out of memory"),
-        pytest.param("58030", id="disk broken"),
+        pytest.param("53300", id="too many connections"),
+        pytest.param("53400", id="configured limit"),
+        pytest.param("55P03", id="lock not available"),
+        pytest.param("57014", id="statement timeout"),
         pytest.param("57P01", id="server stopped"),
+        pytest.param("57P02", id="server crashed"),
+        pytest.param("57P03", id="server starting"),
+        pytest.param("57P05", id="idle session"),
+        pytest.param("58000", id="system"),
+        pytest.param("58030", id="disk broken"),
+        pytest.param("58P01", id="file missing"),
+        pytest.param("XX000", id="internal"),
+        pytest.param("XX001", id="data corrupted"),
         pytest.param("25006", id="a standby after a failover"),
     ],
 )
