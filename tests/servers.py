@@ -3,6 +3,7 @@
 import http.client
 import os
 import queue
+import runpy
 import socket
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
+
+from gunicorn.config import Config
 
 import psutil
 
@@ -115,3 +119,13 @@ def gunicorn(app: str = "wsgi:app", **environment: str) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def shipped_settings() -> Config:
+    """Return gunicorn's configuration as it is shipped."""
+    with patch.dict("os.environ", {"PRESENCE_ENV": "development"}):
+        shipped = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    config = Config()
+    for name in config.settings.keys() & shipped.keys():
+        config.set(name, shipped[name])
+    return config

@@ -20,7 +20,7 @@ from app.domain.values import DASHED_GUID, derived_user_id
 from app.factory import create_app
 from config import Settings
 from tests.builders import new_id
-from tests.servers import ROOT, Server, gunicorn, run
+from tests.servers import ROOT, Server, gunicorn, run, shipped_settings
 
 TENANT, AUDIENCE = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1", "api://presence"
 
@@ -175,6 +175,19 @@ def test_a_worker_that_dies_is_replaced_and_the_port_stays(make_database: Callab
             assert answer.status == 200
             assert answer.headers["Server"] == "gunicorn"  # and no version
     assert server.process.returncode == 0
+
+
+def test_gunicorns_own_guards_stand() -> None:
+    settings = {name: setting.get() for name, setting in shipped_settings().settings.items()}
+    open_doors = (
+        *("permit_obsolete_folding", "strip_header_spaces", "casefold_http_method"),
+        *("permit_unconventional_http_method", "permit_unconventional_http_version", "proxy_protocol"),
+    )
+    assert not any(settings[name] not in {False, "off"} for name in open_doors)
+    assert (settings["header_map"], settings["forwarder_headers"]) == ("drop", [])
+    assert (settings["http_protocols"], settings["http2_cleartext"]) == (["h1"], "off")
+    assert settings["control_socket_disable"]
+    assert settings["accesslog"] is None
 
 
 def test_a_client_that_falls_silent_in_its_request_is_let_go(make_database: Callable[[], URL]) -> None:

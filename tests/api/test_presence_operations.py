@@ -250,6 +250,12 @@ def test_a_place_that_is_none_is_400(graph: Graph, alice: str, bot: Application,
     assert location_of(graph, alice, bot) == NOWHERE
 
 
+def test_256_characters_are_a_place(graph: Graph, alice: str, bot: Application) -> None:
+    body = {"workLocationType": "office", "placeId": "ü" * 256}
+    assert_ok(graph.post(bot, f"/users/{alice}/presence/setManualLocation", body))
+    assert location_of(graph, alice, bot)["placeId"] == "ü" * 256
+
+
 # Reading many, and options
 
 

@@ -46,7 +46,7 @@ CARRIED = {name: token for name, (token, _) in UNFIT.items() if token == token.s
 
 
 @pytest.mark.parametrize("token", CARRIED.values(), ids=CARRIED)
-def test_an_unfit_token_is_401_and_changes_nothing(client: FlaskClient, token: str) -> None:
+def test_an_unfit_token_is_401_and_changes_nothing(client: FlaskClient, statements: list[str], token: str) -> None:
     token = token.encode("latin-1", "replace").decode("latin-1").replace("\n", " ")  # what a header can carry
     engine = client.application.extensions["engine"]
     before = [rows_of(engine, tenant) for tenant in (TENANT, OTHER_TENANT)]
@@ -54,6 +54,7 @@ def test_an_unfit_token_is_401_and_changes_nothing(client: FlaskClient, token: s
         answer = client.post(f"/users/{USER}/presence/{action}", json=BODY, headers=bearer(token))
         assert_error(answer, 401, "InvalidAuthenticationToken")
         assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
+    assert statements == []  # nor is the database asked who that may be
     assert [rows_of(engine, tenant) for tenant in (TENANT, OTHER_TENANT)] == before
 
 

@@ -11,14 +11,16 @@ import pytest
 from flask import Flask
 
 from app.api import batch, presence
-from app.api.schemas import MOST_IDS, MOST_IN_A_BATCH
+from app.api.schemas import LONGEST_MESSAGE, MOST_IDS, MOST_IN_A_BATCH
 from app.auth.tokens import MAX_TOKEN_LENGTH
 from app.emulator.hints import HintId
 from app.factory import MAX_BODY_BYTES
 from app.web.bodies import MOST_LEVELS
 from app.web.errors import ANSWERS
 from config import Settings
+from tests.api.test_tokens import CARRIED
 from tests.clients import snippets
+from tests.hostile_requests import HOSTILE
 from tests.servers import ROOT
 
 OWNERS = {name: re.sub("<user_id>", "{userId}", path) for name, path in presence.OWNERS.items()}
@@ -90,29 +92,56 @@ def test_every_hint_has_its_section() -> None:
     assert re.findall("^## (.*)$", (ROOT / "docs/hints.md").read_text(), flags=re.MULTILINE) == list(HintId)
 
 
+SECURITY = (ROOT / "docs/security.md").read_text()
+
+
+def promises() -> list[list[str]]:
+    """The rows of all tables of promises."""
+    part = SECURITY.partition("## Promises\n")[2].partition("\n## ")[0]
+    return [row for heading in re.findall("^### (.*)$", part, re.MULTILINE) for row in table_under(heading, SECURITY)]
+
+
+def assert_there(test: str) -> None:
+    path, _, name = test.strip("`").partition("::")
+    assert f"\ndef {name}(" in (ROOT / path).read_text(), test
+
+
 def test_every_promise_names_code_and_a_test_that_exist() -> None:
-    promises = table_under("Promises", (ROOT / "docs/security.md").read_text())
-    assert len(promises) > 40
-    for _, _, code, test in promises:
-        path, _, name = test.strip("`").partition("::")
+    assert len(promises()) > 90
+    for _, source, code, test in promises():
+        assert source
         assert (ROOT / code.strip("`")).is_file(), code
-        assert f"\ndef {name}(" in (ROOT / path).read_text(), test
+        assert_there(test)
+
+
+def test_the_numbers_of_what_is_refused_are_right() -> None:
+    assert f"\n{len(CARRIED)} unfit tokens and {len(HOSTILE)} hostile requests are in the tests" in SECURITY
+
+
+@pytest.mark.parametrize(("name", "least"), [("pyjwt", (2, 15)), ("gunicorn", (27, 0, 1)), ("werkzeug", (3, 1))])
+def test_no_pin_is_older_than_the_last_advisory(name: str, least: tuple[int, ...]) -> None:
+    pinned = re.search(rf"^{name}==([0-9.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert tuple(map(int, pinned[1].split("."))) >= least
 
 
 def test_the_limits_are_the_ones_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESENCE_ENV", "development")
-    limits = {row[0]: row[1] for row in table_under("Limits", (ROOT / "docs/security.md").read_text())}
+    limits = {row[0]: row[1] for row in table_under("Limits", SECURITY)}
+    for *_, test in table_under("Limits", SECURITY):
+        assert_there(test)
     gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     fields, size = gunicorn["limit_request_fields"], gunicorn["limit_request_field_size"]
     assert limits["request line"] == f"{gunicorn['limit_request_line']:,} bytes"
     assert limits["header fields"] == f"{fields}, of {size:,} bytes each with the line's end"
-    assert limits["token"] == f"{MAX_TOKEN_LENGTH:,} characters"
+    assert limits["token"].startswith(f"{MAX_TOKEN_LENGTH:,} characters")
     body, of_batch = MAX_BODY_BYTES // 1024, batch.MAX_BODY_BYTES // 1024**2
     assert limits["body, and what a gzip body unpacks to"] == f"{body} KiB; {of_batch} MiB for `$batch`"
-    assert limits["nesting of a body"] == f"{MOST_LEVELS} levels"
+    assert limits["nesting of a body"].startswith(f"{MOST_LEVELS} levels")
     assert limits["digits of a number"] == f"{sys.get_int_max_str_digits():,}"
     assert limits["ids in getPresencesByUserId"] == str(MOST_IDS)
     assert limits["requests in a batch"] == str(MOST_IN_A_BATCH)
+    assert limits["status message"] == f"{LONGEST_MESSAGE} characters"
 
 
 def test_every_link_of_every_page_leads_somewhere() -> None:

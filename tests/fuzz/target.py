@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,11 +11,9 @@ from http.client import HTTPResponse
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flask import Flask
-from gunicorn.config import Config
 from gunicorn.http import RequestParser
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.wsgi import create
@@ -29,7 +26,7 @@ from app.services.emulation import Emulation
 from config import Settings
 from tests.builders import signing_key
 from tests.fuzz import credentials
-from tests.servers import ROOT
+from tests.servers import shipped_settings
 from tests.tokens import APP, AUDIENCE, OTHER_APP, OTHER_TENANT, TENANT, USER
 
 SERVERS = ("production", "development")
@@ -95,7 +92,7 @@ class Target:
             "development": create_app(Settings(**common, presence_env="development")),
         }
         self._page = SharedPage(folder / "emulator.page")
-        self._config = _gunicorns_settings()
+        self._config = shipped_settings()
         self._emulation = Emulation(self._apps["production"].extensions["engine"])
         self._prepared = self._now = self._prepare()
         self._faults = _Faults()
@@ -183,16 +180,6 @@ class Target:
             made = [_check_part(answer, part) for part in json.loads(answer.body)["responses"]]
         if answer.method in {"GET", "HEAD", "OPTIONS"} or all(status >= 400 for status in made):
             _hold(self._now == before, f"rows were changed: {_difference(before, self._now)}", answer)
-
-
-def _gunicorns_settings() -> Config:
-    """Return gunicorn's configuration as shipped, which its parser goes by."""
-    with patch.dict("os.environ", {"PRESENCE_ENV": "development"}):
-        shipped = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    config = Config()
-    for name in config.settings.keys() & shipped.keys():
-        config.set(name, shipped[name])
-    return config
 
 
 class _Faults(logging.Handler):

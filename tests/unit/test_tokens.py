@@ -202,6 +202,7 @@ def test_a_user_without_a_guid_is_nobody(verifier: TokenVerifier, oid: Any) -> N
         {"exp": 10**400},
         {"nbf": -(10**400)},
         {"sub": ABSENT},
+        dict.fromkeys(("email", "upn", "preferred_username", "unique_name"), "ceo@contoso.com"),
     ],
     ids=str,
 )
@@ -236,6 +237,15 @@ def test_an_issuer_without_a_placeholder_is_compared_as_it_is(issuer: Issuer, cl
 
 
 # What is refused
+
+
+def test_a_token_for_graph_itself_is_refused_unless_graph_is_listed(issuer: Issuer, clock: Clock) -> None:
+    assert verifier_of(issuer, clock).verify(signed(claims(aud=AUDIENCE), OURS))
+    verifier = verifier_of(issuer, clock, audiences=frozenset({API}))
+    assert verifier.verify(signed(claims(aud=API), OURS))
+    for graph in (AUDIENCE, f"{AUDIENCE}/", "00000003-0000-0000-c000-000000000000"):
+        with pytest.raises(InvalidToken, match=WRONG_AUDIENCE):
+            verifier.verify(signed(claims(aud=graph), OURS))
 
 
 def tampered(token: str) -> str:
