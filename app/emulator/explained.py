@@ -1,5 +1,6 @@
 """Presence that says why a change which was made is not seen."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from typing_extensions import override
@@ -7,7 +8,7 @@ from typing_extensions import override
 from app.domain.aggregate import UserState, presence_of, shown_at, winner
 from app.domain.values import OFFLINE, SessionKey, Shown
 from app.emulator.hints import Hint, HintId, note
-from app.services.presence import PresenceService
+from app.services.presence import PresenceService, StoreUnavailable
 
 
 class ExplainedPresence(PresenceService):
@@ -17,14 +18,14 @@ class ExplainedPresence(PresenceService):
     def set(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> Shown:
         before = self._look(key)
         adds_up_to = super().set(key, shown, lifetime, request_id)
-        self._note(why_session_unseen(key.session_id, shown, before, self._look(key), self._clock()))
+        self._explain(key, shown, before)
         return adds_up_to
 
     @override
     def clear(self, key: SessionKey, request_id: str) -> Shown:
         before = self._look(key)
         adds_up_to = super().clear(key, request_id)
-        self._note(why_session_unseen(key.session_id, None, before, self._look(key), self._clock()))
+        self._explain(key, None, before)
         return adds_up_to
 
     @override
@@ -44,6 +45,11 @@ class ExplainedPresence(PresenceService):
         super().stop_preferring(key, request_id)
         if preferred is None or preferred.expires_at <= self._clock():
             self._note(Hint(HintId.NOTHING_TO_CLEAR, "the user had no preferred presence"))
+
+    def _explain(self, key: SessionKey, wanted: Shown | None, before: UserState) -> None:
+        """Note why nobody sees a change. It is made already: that the store fails now is no reason to refuse it."""
+        with suppress(StoreUnavailable):
+            self._note(why_session_unseen(key.session_id, wanted, before, self._look(key), self._clock()))
 
     def _look(self, key: SessionKey) -> UserState:
         return self._store.read_user(key.tenant_id, key.user_id)

@@ -23,13 +23,15 @@ from app.domain.values import (
     OFFLINE,
     PRESENTING,
     Session,
+    SessionKey,
     Shown,
 )
 from app.emulator import hints
 from app.emulator.controls import PATH
-from app.emulator.explained import why_session_unseen
+from app.emulator.explained import ExplainedPresence, why_session_unseen
 from app.emulator.hints import HEADER, HintId
 from app.factory import create_app
+from app.services.presence import StoreUnavailable
 from app.web.bodies import body_read
 from config import Settings
 from tests.builders import AUDIENCE, START, Application, Clock, Graph, assert_error, assert_ok, new_id
@@ -250,6 +252,24 @@ def test_what_showed_already_changes_nothing(graph: Graph, alice: str, bot: Appl
         "already-shown",
         "the user showed Available/Available already",
     )
+
+
+def test_what_is_done_is_not_refused_when_nobody_can_tell_why_it_is_not_seen(
+    graph: Graph, alice: str, bot: Application, desk: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph.shows(alice, desk, PRESENTING)
+    look, looks = ExplainedPresence._look, []
+
+    def failing_once_it_is_done(presence: ExplainedPresence, key: SessionKey) -> UserState:
+        looks.append(key)
+        if len(looks) % 2 == 0:
+            raise StoreUnavailable
+        return look(presence, key)
+
+    monkeypatch.setattr(ExplainedPresence, "_look", failing_once_it_is_done)
+    for answer in (graph.shows(alice, bot, IN_A_CALL), graph.clears(alice, bot)):
+        assert_ok(answer)
+        assert hints_of(answer) == []
 
 
 def test_a_keep_alive_is_told_softly(
