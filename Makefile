@@ -44,7 +44,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 lock: setup
-	for list in requirements requirements-dev requirements-clients requirements-bench requirements-audit; do \
+	for list in requirements requirements-otel requirements-dev requirements-clients requirements-bench requirements-audit; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 			--output-file $$list.txt $$list.in; done

@@ -6,6 +6,7 @@ Only the outermost code reads them: app.factory, app.cli, wsgi, gunicorn.conf.py
 import re
 import ssl
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
@@ -144,6 +145,10 @@ class Settings(DatabaseSettings):
     """port where Prometheus reads the metrics, which nobody has to sign in for; unset: nothing is measured"""
     metrics_count_every: Length = timedelta(seconds=60)
     """age at which a scrape has the sessions counted again, in one query that walks them all"""
+    otel_traces_exporter: Literal["otlp", "console", "none"] | None = None
+    """where traces go, with requirements-otel.txt installed; unset: `otlp` if an endpoint is named, else nowhere"""
+    otel_exporter_otlp_endpoint: str | None = None
+    """URL of what takes OTLP over HTTP; OpenTelemetry's other variables hold as well"""
     client_timeout: Length = timedelta(seconds=30)
     """longest silence of a client in the middle of its request; then the connection is closed"""
     database_pool: int = Field(default=8, ge=1, le=256)
@@ -184,6 +189,23 @@ class Settings(DatabaseSettings):
     def rate(self) -> Rate:
         """What one application may ask for in one tenant. Source of the figure: Graph, "throttling limits"."""
         return self.rate_limit or (Rate(0, 1) if self.is_development else Rate(10_000, 30))
+
+    @property
+    def traces(self) -> str | None:
+        """Where traces go: `otlp`, `console`, or nowhere."""
+        wanted = self.otel_traces_exporter or ("otlp" if self.otel_exporter_otlp_endpoint else "none")
+        return None if wanted == "none" else wanted
+
+    @model_validator(mode="after")
+    def _traces_that_work(self) -> Self:
+        if self.traces:
+            try:
+                import_module("opentelemetry.sdk")
+                import_module("opentelemetry.exporter.otlp.proto.http")
+            except ModuleNotFoundError as error:
+                name = "OTEL_TRACES_EXPORTER" if self.otel_traces_exporter else "OTEL_EXPORTER_OTLP_ENDPOINT"
+                raise ValueError(f"{name} needs what requirements-otel.txt pins: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _tls_that_works(self) -> Self:

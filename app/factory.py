@@ -49,7 +49,7 @@ def utc_now() -> datetime:
 
 
 def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
-    """Return the WSGI application. It opens no connection and starts no thread until the first request.
+    """Return the WSGI application. It opens no connection and starts no thread until the first request, but for traces.
 
     Without a clock it takes the machine's; in development one that the emulator's controls move.
     """
@@ -81,6 +81,10 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         verifier=_verifier(settings, clock, metrics),
         quota=_quota(settings),
     )
+    if settings.traces:
+        from app.web import traces  # noqa: PLC0415  # an extra, which need not be installed
+
+        traces.mount(app, traces.exporter(settings.traces))
     logs.mount(app)
     if metrics:
         sessions = SessionCount(engine, settings.database_timeout)

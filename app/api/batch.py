@@ -34,7 +34,7 @@ IN_BATCH = "app.batch"
 
 PASSED_ON = (
     *("SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SCRIPT_NAME", "REMOTE_ADDR", "REMOTE_PORT", "HTTP_HOST"),
-    *("HTTP_AUTHORIZATION", "HTTP_CLIENT_REQUEST_ID", "HTTP_USER_AGENT"),
+    *("HTTP_AUTHORIZATION", "HTTP_CLIENT_REQUEST_ID", "HTTP_USER_AGENT", "HTTP_TRACEPARENT", "HTTP_TRACESTATE"),
     *("wsgi.version", "wsgi.url_scheme", "wsgi.errors", "wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"),
 )
 """What of the batch's own environ holds for each of its requests."""
