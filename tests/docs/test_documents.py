@@ -7,9 +7,11 @@ import runpy
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from flask import Flask
 
+from app import cli
 from app.api import batch, presence
 from app.api.schemas import LONGEST_MESSAGE, MOST_IDS, MOST_IN_A_BATCH
 from app.auth.tokens import MAX_TOKEN_LENGTH
@@ -86,6 +88,11 @@ def test_the_error_table_is_the_one_that_answers() -> None:
     rows = [[str(answer.status.value), f"`{answer.code}`", kind.__name__] for kind, answer in ANSWERS.items()]
     documented = [row[:3] for row in table_under("Errors", (ROOT / "docs/errors.md").read_text())]
     assert sorted(documented) == sorted(rows)
+
+
+def test_the_table_of_commands_has_each_of_them() -> None:
+    told = {row[0].strip("`").split()[0] for row in table_under("Commands", README)}
+    assert told == set(cli.commands.list_commands(click.Context(cli.commands)))
 
 
 def test_every_hint_has_its_section() -> None:

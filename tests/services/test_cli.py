@@ -12,6 +12,7 @@ from click.testing import Result
 from flask import Flask
 
 from app import cli
+from app.cli import progress
 from app.db.store import StoreUnavailable
 from app.domain.directory import User
 from app.domain.values import IN_A_CALL, derived_user_id
@@ -281,12 +282,12 @@ def test_every_command_says_what_it_does_and_how_it_ends(typed: Typed) -> None:
 def test_what_takes_long_tells_a_log_how_far_it_is(typed: Typed, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("import-users", "-", "--tenant", tenant)
     assert typed(*words, given=listed(ann=ADELE)).stderr == ""
-    monkeypatch.setattr(cli, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0)
     assert typed(*words, given=listed(ann=ADELE)).stderr.splitlines() == ["Reading rows: 1", "Importing users: 1 of 1"]
 
 
 def test_what_takes_long_shows_a_bar_to_who_looks(typed: Typed, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0)
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")  # a dumb one can draw no bar, whoever looks
     done = typed("import-users", "-", "--tenant", tenant, given=listed(ann=ADELE))
