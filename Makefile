@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers bench-scale
+.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers bench-scale docs
 
 setup: .venv/installed
 
@@ -42,6 +42,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup  # prints into docs/ what comes out of the code; the tests compare
+	$(BIN)/python -m tests.docs.pages
 
 lock: setup
 	for list in requirements requirements-otel requirements-dev requirements-clients requirements-bench requirements-audit; do \

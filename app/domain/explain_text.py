@@ -114,19 +114,19 @@ def _why_sessions(explanation: Explanation) -> str:
         case Rule.NONE_LIVE:
             return f"no session is live, and a user without one shows {OFFLINE}."
         case Rule.ONLY_ONE:
-            return f"one session is live, and what it shows is what counts: {live[0].shows}."
+            return "one session is live, and it counts."
         case Rule.MOST_SIGNIFICANT:
             higher, lower = (_significance(session.shows) for session in live[:2])
             return f"of {len(live)} live sessions the most significant counts, and {higher} goes before {lower}."
         case Rule.SET_LAST:
             return (
-                f"of {len(live)} live sessions the first two are equally significant, and of those the one whose state"
-                f" was set last counts: {live[0].shows}."
+                f"of {len(live)} live sessions none is more significant than the first two, and of those the one whose"
+                " state was set last counts."
             )
         case Rule.SMALLER_ID:
             return (
-                f"of {len(live)} live sessions the first two are equally significant and were set at the same moment,"
-                f" and of those the one with the smaller id counts: {live[0].shows}."
+                f"of {len(live)} live sessions none is more significant than the first two, which were set at the same"
+                " moment, and of those the one with the smaller id counts."
             )
 
 
@@ -147,8 +147,9 @@ def _session_lines(session_now: SessionNow, now: datetime, counts: str) -> Itera
     kept = f", last kept alive at {when(session.set_at, now)}" if session.set_at > session.changed_at else ""
     yield f"      {was_set}{kept}"
     *fades, end = session_now.ahead
-    turns = [f"fades to {turn.shows} at {when(turn.at, now)}" for turn in fades]
-    yield f"      {', '.join([*turns, f'ends at {when(end.at, now)}'])}"
+    for turn in fades:
+        yield f"      fades to {turn.shows} at {when(turn.at, now)}"
+    yield f"      ends at {when(end.at, now)}"
 
 
 def _preferred(explanation: Explanation) -> str:

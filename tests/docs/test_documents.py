@@ -15,13 +15,17 @@ from app import cli
 from app.api import batch, presence
 from app.api.schemas import LONGEST_MESSAGE, MOST_IDS, MOST_IN_A_BATCH
 from app.auth.tokens import MAX_TOKEN_LENGTH
+from app.domain.explain import Preference, Rule, explain
 from app.emulator.hints import HintId
 from app.factory import MAX_BODY_BYTES
 from app.web.bodies import MOST_LEVELS
 from app.web.errors import ANSWERS
 from config import Settings
 from tests.api.test_tokens import CARRIED
+from tests.builders import START as NOW
 from tests.clients import snippets
+from tests.docs import pages
+from tests.docs.explained import EXAMPLES
 from tests.hostile_requests import HOSTILE
 from tests.servers import ROOT
 
@@ -93,6 +97,20 @@ def test_the_error_table_is_the_one_that_answers() -> None:
 def test_the_table_of_commands_has_each_of_them() -> None:
     told = {row[0].strip("`").split()[0] for row in table_under("Commands", README)}
     assert told == set(cli.commands.list_commands(click.Context(cli.commands)))
+
+
+def test_the_worked_examples_are_what_explain_says() -> None:
+    page = pages.EXPLAIN.read_text()
+    blocks = re.findall(r"^## (.+?)\n(?:(?!^## ).)*?```text\n(.*?)\n```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert blocks == [(heading, example.text()) for heading, example in EXAMPLES.items()]
+    assert len(blocks) == 10
+    assert pages.explained(page) == page
+
+
+def test_the_worked_examples_show_every_rule() -> None:
+    said = [explain(example.state, NOW) for example in EXAMPLES.values()]
+    assert {each.rule for each in said} == set(Rule)
+    assert {each.preference for each in said} == set(Preference) - {Preference.EXPIRED}
 
 
 def test_every_hint_has_its_section() -> None:

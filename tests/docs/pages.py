@@ -1,0 +1,24 @@
+"""`make docs`: print into the documents what comes out of the code. The tests fail when that has not been done."""
+
+from tests.docs.explained import EXAMPLES
+from tests.servers import ROOT
+
+EXPLAIN = ROOT / "docs" / "explain.md"
+
+
+def explained(page: str) -> str:
+    """The page with each example's text in the block below its heading."""
+    for heading, example in EXAMPLES.items():
+        above, title, below = page.partition(f"\n## {heading}\n")
+        prose, fence, rest = below.partition("```text\n")
+        _, end, rest = rest.partition("```\n")
+        page = "".join((above, title, prose, fence, example.text(), "\n", end, rest))
+    return page
+
+
+if __name__ == "__main__":
+    for path, renew in ((EXPLAIN, explained),):
+        before = path.read_text()
+        after = renew(before)
+        path.write_text(after)
+        print(f"{path.relative_to(ROOT)}: {'as it was' if before == after else 'renewed'}")
