@@ -1,9 +1,12 @@
 """`make docs`: print into the documents what comes out of the code. The tests fail when that has not been done."""
 
+from tests.docs import schema
 from tests.docs.explained import EXAMPLES
 from tests.servers import ROOT
 
 EXPLAIN = ROOT / "docs" / "explain.md"
+DATABASE = ROOT / "docs" / "database.md"
+SCHEMA = ROOT / "docs" / "img" / "schema.svg"
 
 
 def explained(page: str) -> str:
@@ -17,8 +20,7 @@ def explained(page: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, renew in ((EXPLAIN, explained),):
-        before = path.read_text()
-        after = renew(before)
+    for path, after in ((EXPLAIN, explained(EXPLAIN.read_text())), (SCHEMA, schema.picture())):
+        as_it_was = path.exists() and path.read_text() == after
         path.write_text(after)
-        print(f"{path.relative_to(ROOT)}: {'as it was' if before == after else 'renewed'}")
+        print(f"{path.relative_to(ROOT)}: {'as it was' if as_it_was else 'renewed'}")

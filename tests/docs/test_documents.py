@@ -1,6 +1,5 @@
 """What the documents say is what the code does."""
 
-import itertools
 import json
 import re
 import runpy
@@ -26,19 +25,12 @@ from tests.builders import START as NOW
 from tests.clients import snippets
 from tests.docs import pages
 from tests.docs.explained import EXAMPLES
+from tests.docs.tables import table_under
 from tests.hostile_requests import HOSTILE
 from tests.servers import ROOT
 
 OWNERS = {name: re.sub("<user_id>", "{userId}", path) for name, path in presence.OWNERS.items()}
 README = (ROOT / "README.md").read_text()
-
-
-def table_under(heading: str, text: str) -> list[list[str]]:
-    """The cells of the first table under a heading, without its head."""
-    section = re.split(rf"^#+ {re.escape(heading)}$", text, flags=re.MULTILINE)[1]
-    lines = itertools.dropwhile(lambda line: not line.startswith("|"), section.splitlines())
-    table = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
 
 def described_settings() -> list[list[str]]:
