@@ -33,6 +33,7 @@ from app.services.emulation import Emulation
 from app.services.inspection import InspectionService
 from app.services.presence import Clock, PresenceService
 from app.web import cors, errors, guard, logs, paths
+from app.web.application import Application
 from app.web.metrics import Metrics
 from app.web.quota import Quota
 from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
@@ -55,7 +56,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     """
     page = SharedPage(settings.instance_path / "emulator.page") if settings.is_development else None
     clock = clock or (MovableClock(page) if page else utc_now)
-    app = Flask("app", static_folder=None)
+    app = Application("app")
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
         PROVIDE_AUTOMATIC_OPTIONS=False,

@@ -1,12 +1,12 @@
 """The door that every request comes through: ids and headers for each answer, and who may pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, current_app, g, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import BadRequest
 
@@ -15,6 +15,7 @@ from app.auth.tokens import InvalidToken, TokenVerifier
 from app.domain.values import DASHED_GUID
 from app.services.directory import DirectoryService
 from app.services.presence import PresenceService
+from app.web.answers import IDS, Answer
 from app.web.bodies import GraphBody, read_body
 from app.web.errors import PermissionMissing
 from app.web.odata import must_accept_json, options
@@ -35,10 +36,9 @@ class Wiring:
 
 
 def mount(app: Flask, wiring: Wiring) -> None:
-    """Give every request its ids and every answer its headers, errors and unknown paths included."""
+    """Give every request its ids, those of unknown paths included."""
     app.extensions["wiring"] = wiring
     app.before_request(_open)
-    app.after_request(_close)
 
 
 def presence() -> PresenceService:
@@ -178,30 +178,22 @@ def _wiring() -> Wiring:
 
 
 def _open() -> ResponseReturnValue | None:
-    g.request_id = str(uuid4())
-    sent = request.headers.get("client-request-id", "")
-    g.client_request_id = sent if DASHED_GUID.fullmatch(sent) else g.request_id
-    _check_framing()
-    return Response(status=204) if request.method == "OPTIONS" else None
+    environ = request.environ
+    request_id = str(uuid4())
+    sent = environ.get("HTTP_CLIENT_REQUEST_ID", "")
+    client_request_id = sent if DASHED_GUID.fullmatch(sent) else request_id
+    g.request_id, g.client_request_id = request_id, client_request_id
+    environ[IDS] = (("request-id", request_id), ("client-request-id", client_request_id))
+    _check_framing(environ)
+    return Answer(status=204) if environ["REQUEST_METHOD"] == "OPTIONS" else None
 
 
-def _check_framing() -> None:
+def _check_framing(environ: Mapping[str, str]) -> None:
     """Raise BadRequest for what gunicorn lets pass and two servers in a row may understand in two ways.
 
     Source: RFC 9112, sections 3.2 (Host) and 6.1 (a coding that nobody undoes).
     """
-    if "Host" not in request.headers and request.environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+    if "HTTP_HOST" not in environ and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
         raise BadRequest("A request in HTTP/1.1 must have a Host.")
-    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+    if environ.get("HTTP_TRANSFER_ENCODING", "chunked").lower() != "chunked":
         raise BadRequest("Transfer-Encoding must be chunked and nothing else.")
-
-
-def _close(response: Response) -> Response:
-    headers = response.headers
-    headers["request-id"] = g.request_id
-    headers["client-request-id"] = g.client_request_id
-    headers.setdefault("Cache-Control", "no-store")
-    headers["X-Content-Type-Options"] = "nosniff"
-    if response.calculate_content_length() == 0:
-        headers.pop("Content-Type", None)  # clients parse what is labelled, and choke on an empty text
-    return response

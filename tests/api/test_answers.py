@@ -195,3 +195,33 @@ def test_a_token_expires_on_the_services_own_clock(graph: Graph, clock: Clock, a
     assert graph.reads(alice, app).status_code == 200
     clock.now = START + timedelta(seconds=3660)
     assert_error(graph.reads(alice, app), 401, "InvalidAuthenticationToken", "expired")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nothing"])
+def test_a_body_is_labelled_and_an_empty_one_is_not(flask_app: Flask, path: str) -> None:
+    client = flask_app.test_client()
+    assert client.get(path).headers["Content-Type"] == "application/json"
+    assert "Content-Type" not in client.options(path).headers
+
+
+def test_head_is_the_answer_without_its_body(flask_app: Flask) -> None:
+    client = flask_app.test_client()
+    whole, head = client.get("/healthz"), client.head("/healthz")
+    assert head.headers["Content-Length"] == str(len(whole.data))
+    assert (head.status_code, head.data) == (200, b"")
+    assert dict(head.headers).keys() == dict(whole.headers).keys()
+
+
+def test_an_answer_that_may_be_kept_says_so_once(flask_app: Flask) -> None:
+    with flask_app.test_client().get("/docs/swagger-ui.css") as answer:
+        assert answer.headers.getlist("Cache-Control") == ["no-cache"]
+
+
+@pytest.mark.parametrize("headers", [{"Host": "a" * 64}, {"Connection": "Upgrade", "Upgrade": "websocket"}])
+def test_a_host_that_cannot_be_and_a_protocol_that_is_not_spoken_are_400(
+    flask_app: Flask, headers: dict[str, str]
+) -> None:
+    client = flask_app.test_client()
+    for _ in range(2):
+        assert client.get("/healthz", headers={"Host": "presence.example"}).status_code == 200
+        assert_error(client.get("/healthz", headers=headers), 400, "BadRequest")
