@@ -30,6 +30,7 @@ from app.auth.caller import Caller, ForeignSession
 from app.domain.aggregate import Presence
 from app.domain.values import NIL, WorkLocationType
 from app.services.presence import LOCATIONS, ExpiryPassed, Part, SessionNotFound
+from app.web.answers import Answer
 from app.web.bodies import guid_in_path
 from app.web.errors import MeWithoutUser
 from app.web.guard import Access, Contract, View, presence, requires
@@ -49,7 +50,6 @@ OWNERS = {
     "communications": "/communications/presences/<user_id>",
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-DONE = ("", 200)
 
 PROPERTIES = tuple(PresenceResource.__annotations__)
 
@@ -99,28 +99,28 @@ def get_presence(caller: Caller, user_id: str, options: Mapping[str, str]) -> Re
 def set_presence(caller: Caller, user_id: str, body: SetPresence) -> ResponseReturnValue:
     """Set the calling application's presence session for a user."""
     presence().set(caller.session_key(user_id, body.session_id), body.shown, body.lifetime, g.request_id)
-    return DONE
+    return Answer()
 
 
 @operation("POST", "/clearPresence", SESSION, body=ClearPresence, refuses=(ForeignSession, SessionNotFound))
 def clear_presence(caller: Caller, user_id: str, body: ClearPresence) -> ResponseReturnValue:
     """End the calling application's presence session for a user."""
     presence().clear(caller.session_key(user_id, body.session_id), g.request_id)
-    return DONE
+    return Answer()
 
 
 @operation("POST", "/setUserPreferredPresence", WRITE_OWN, body=SetUserPreferredPresence)
 def set_user_preferred_presence(caller: Caller, user_id: str, body: SetUserPreferredPresence) -> ResponseReturnValue:
     """Set what a user shows in place of what the sessions add up to."""
     presence().prefer(caller.acting_for(user_id), body.shown, body.lifetime, g.request_id)
-    return DONE
+    return Answer()
 
 
 @operation("POST", "/clearUserPreferredPresence", WRITE_OWN, body=Empty)
 def clear_user_preferred_presence(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Forget what a user prefers to show."""
     presence().stop_preferring(caller.acting_for(user_id), g.request_id)
-    return DONE
+    return Answer()
 
 
 @operation("POST", "/setStatusMessage", WRITE_OWN, body=SetStatusMessage, refuses=(ExpiryPassed,))
@@ -130,7 +130,7 @@ def set_status_message(caller: Caller, user_id: str, body: SetStatusMessage) -> 
     content = said.message.content if said and said.message else None
     expires_at = said.expiry.moment if said and said.expiry else None
     presence().say(caller.acting_for(user_id), content or "", expires_at, g.request_id)
-    return DONE
+    return Answer()
 
 
 @operation("POST", "/setManualLocation", WRITE_OWN, body=SetLocation)
@@ -149,19 +149,19 @@ def set_automatic_location(caller: Caller, user_id: str, body: SetLocation) -> R
 def clear_location(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Forget where a user works, from whichever side it came."""
     presence().stop_locating(caller.acting_for(user_id), LOCATIONS, g.request_id)
-    return DONE
+    return Answer()
 
 
 @operation("POST", "/clearAutomaticLocation", WRITE_OWN, body=Empty)
 def clear_automatic_location(caller: Caller, user_id: str) -> ResponseReturnValue:
     """Forget where something else found a user to work."""
     presence().stop_locating(caller.acting_for(user_id), (Part.AUTOMATIC_LOCATION,), g.request_id)
-    return DONE
+    return Answer()
 
 
 def _locate(caller: Caller, user_id: str, body: SetLocation, layer: Part) -> ResponseReturnValue:
     presence().locate(caller.acting_for(user_id), layer, body.work_location_type, body.place_id, g.request_id)
-    return DONE
+    return Answer()
 
 
 @bp.post("/communications/getPresencesByUserId")

@@ -31,12 +31,16 @@ class Answer(Response):
 
     @override
     def get_wsgi_response(self, environ: "WSGIEnvironment") -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
-        """Return body, status and headers. werkzeug copies and mends the headers; those of a whole body are right."""
+        """Return body, status and headers. werkzeug copies and mends the headers; ours are right."""
         headers = list(self.headers)
         named = dict(headers)
         body: Iterable[bytes]
-        if "Content-Length" in named and self.is_sequence and self.status_code == HTTPStatus.OK:
-            body = () if environ["REQUEST_METHOD"] == "HEAD" else self.iter_encoded()
+        if self.is_sequence and self.status_code == HTTPStatus.OK:
+            body = [*self.iter_encoded()]
+            if "Content-Length" not in named:
+                headers.append(("Content-Length", str(sum(map(len, body)))))
+            if environ["REQUEST_METHOD"] == "HEAD":
+                body = ()
         else:
             body, _, headers = super().get_wsgi_response(environ)
         if self.response in ([], [b""]):
@@ -48,7 +52,7 @@ class Answer(Response):
 
 def json_answer(body: Mapping[str, object], status: int = 200, content_type: str = JSON, **headers: str) -> Response:
     """Return a JSON response; an underscore in the name of a header stands for a dash."""
-    response = Answer(encode(body), status, content_type=content_type)
+    response = Answer([encode(body).encode()], status, content_type=content_type)
     for name, value in headers.items():
-        response.headers[name.replace("_", "-")] = value
+        response.headers.add(name.replace("_", "-"), value)
     return response

@@ -4,13 +4,19 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from flask import Flask, Request
+from flask import Flask, Request, request
 from typing_extensions import override
 from werkzeug.routing import MapAdapter
 
 from app.web.answers import Answer
 
 HOSTS_REMEMBERED = 256
+
+
+def current_request() -> Request:
+    """Return the request itself; Flask's proxy finds it anew, in four calls, at each look."""
+    here: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return here
 
 
 class Application(Flask):

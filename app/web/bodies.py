@@ -9,12 +9,14 @@ from io import BytesIO
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from blinker import Signal
-from flask import current_app, request
+from flask import Request, current_app
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app.domain.values import DASHED_GUID
+from app.web.answers import JSON
+from app.web.application import current_request
 from app.web.errors import InvalidArgument, MalformedBody, WrongMediaType
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -27,6 +29,7 @@ MOST_LEVELS = 64
 """How deep a body may be nested: as deep as .NET's own JSON reader goes unless told otherwise."""
 
 _MARK = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
+_LENGTH = re.compile("[0-9]{1,9}", re.ASCII)
 
 GUID_RULE = "must be a GUID such as 22553876-f5ab-4529-bffb-cfe50aa89f87"
 
@@ -67,10 +70,11 @@ def read_body(model: type[Body]) -> Body:
         MalformedBody: it is cut short, not a JSON object, nested too deep, or no gzip that says it is.
         InvalidArgument: one of its members is not what the model wants.
     """
-    text = _received()
-    if text and request.mimetype != "application/json":
+    request = current_request()
+    text = _received(request)
+    if text and request.environ.get("CONTENT_TYPE") != JSON and request.mimetype != JSON:
         raise WrongMediaType("Content-Type must be application/json.")
-    if (encoding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
+    if (encoding := request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower()) != "identity":
         if encoding not in {"gzip", "x-gzip"}:
             raise WrongMediaType("Content-Encoding must be gzip or identity.")
         text = _inflate(text, request.max_content_length or 0)
@@ -94,17 +98,32 @@ def guid_in_path(name: str, value: str) -> str:
     return value.lower()
 
 
-def _received() -> bytes:
+def _received(request: Request) -> bytes:
     """Return the body as it was sent, and all of it.
 
-    werkzeug would overlook what a connection no longer brought, and cut off what chunks brought beyond the limit.
+    One of a known length is read at a stroke: werkzeug's streams would overlook what a connection no longer brought.
+    Of chunks they cut off what comes beyond the limit.
+
+    Raises:
+        RequestEntityTooLarge: it is longer than the request's `max_content_length`.
+        MalformedBody: it ended too soon.
+        ClientDisconnected: the client fell silent, or went away.
     """
-    text = request.get_data(cache=False)
-    length = request.content_length
-    if length is not None and len(text) < length:
-        raise MalformedBody("The request body ended before its Content-Length.")
-    if length is None and len(text) == request.max_content_length and request.environ["wsgi.input"].read(1):
+    environ, most_bytes = request.environ, request.max_content_length
+    length = environ.get("CONTENT_LENGTH", "")
+    if not _LENGTH.fullmatch(length) or most_bytes is None:
+        text = request.get_data(cache=False)
+        if len(text) == most_bytes and environ["wsgi.input"].read(1):
+            raise RequestEntityTooLarge
+        return text
+    if int(length) > most_bytes:
         raise RequestEntityTooLarge
+    try:
+        text = environ["wsgi.input"].read(int(length))
+    except (OSError, ValueError) as error:
+        raise ClientDisconnected from error
+    if len(text) < int(length):
+        raise MalformedBody("The request body ended before its Content-Length.")
     return text
 
 
@@ -123,7 +142,7 @@ def _parse(text: bytes) -> dict[str, object]:
     if _is_deeper(text, MOST_LEVELS):  # Python's own limit would depend on who calls, and would not hold for _texts
         raise MalformedBody(f"The request body must not be nested deeper than {MOST_LEVELS} levels.")
     try:
-        body = json.loads(text.decode(), object_pairs_hook=_members, parse_constant=_no_constant)
+        body = _decode(text.decode())
     except ValueError:  # of no JSON, no UTF-8, a number of 5,000 digits
         raise MalformedBody("The request body must be a JSON object.") from None
     if not isinstance(body, dict):
@@ -184,6 +203,9 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant).decode  # loads() makes one a call
 
 
 def _say(fault: ErrorDetails) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from random import getrandbits
 from typing import Any, TypedDict, Unpack
-from uuid import uuid4
 
 from flask import Flask, current_app, g, request
 from flask.typing import ResponseReturnValue
@@ -161,11 +161,12 @@ def _caller() -> Caller:
         InvalidToken: there is none, or it does not hold.
         TooManyRequests: the caller has asked too much.
     """
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    scheme, _, token = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    token = token.strip()
+    if not token or scheme.lower() != "bearer":
         raise InvalidToken("Access token is empty.")
     wiring = _wiring()
-    caller: Caller = wiring.verifier.verify(token.strip())
+    caller: Caller = wiring.verifier.verify(token)
     g.caller = caller  # for the log
     if wiring.quota:
         wiring.quota.spend(caller)
@@ -177,9 +178,15 @@ def _wiring() -> Wiring:
     return wiring
 
 
+def _new_id() -> str:
+    """Return a random GUID (version 4) that tells requests apart. It is no secret, so it costs no system call."""
+    digits = f"{getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{8 + getrandbits(2):x}{digits[17:20]}-{digits[20:]}"
+
+
 def _open() -> ResponseReturnValue | None:
     environ = request.environ
-    request_id = str(uuid4())
+    request_id = _new_id()
     sent = environ.get("HTTP_CLIENT_REQUEST_ID", "")
     client_request_id = sent if DASHED_GUID.fullmatch(sent) else request_id
     g.request_id, g.client_request_id = request_id, client_request_id

@@ -9,6 +9,7 @@ from werkzeug.sansio.utils import get_current_url
 
 from app.domain.values import DASHED_GUID
 from app.web.answers import ODATA_JSON, json_answer
+from app.web.application import current_request
 from app.web.errors import InvalidQuery, NotAcceptable
 
 JSON_TYPES = {"application/json", "application/*", "*/*"}
@@ -19,6 +20,7 @@ _ID_EQUALS = re.compile(r"\s*id\s+eq\s+('[^']*')\s*", re.ASCII | re.IGNORECASE)
 
 def mount_url() -> str:
     """Return where the request's mount begins, with a slash at the end: what `@odata.context` starts with."""
+    request = current_request()
     mount = _MOUNT.match(request.path)
     return _root_url(request.scheme, request.host, request.root_path) + (mount[1] or "" if mount else "")
 
@@ -29,14 +31,14 @@ _root_url = lru_cache(256)(get_current_url)
 
 def must_accept_json() -> None:
     """Raise NotAcceptable when the caller accepts no JSON."""
-    accept = request.headers.get("Accept", "*/*").lower()
+    accept = request.environ.get("HTTP_ACCEPT", "*/*").lower()
     if accept != "*/*" and JSON_TYPES.isdisjoint(part.partition(";")[0].strip() for part in accept.split(",")):
         raise NotAcceptable("The answer is application/json, which the request's Accept leaves out.")
 
 
 def graph_answer(context: str, body: Mapping[str, object]) -> Response:
     """Return a resource as Graph does: labelled, and under its context unless the caller wants none."""
-    bare = "odata.metadata=none" in request.headers.get("Accept", "").lower()
+    bare = "odata.metadata=none" in request.environ.get("HTTP_ACCEPT", "").lower()
     label = ODATA_JSON.replace("minimal", "none") if bare else ODATA_JSON
     described = body if bare else {"@odata.context": f"{mount_url()}$metadata#{context}", **body}
     return json_answer(described, content_type=label, OData_Version="4.0")
@@ -63,6 +65,8 @@ def selected(given: Mapping[str, str], type_name: str, properties: Collection[st
     Raises:
         InvalidQuery: one is no property of the type. Source: Graph's own words.
     """
+    if not given:
+        return ()
     select, expand = (
         [name.strip() for name in given.get(option, "").split(",") if name.strip()] for option in ("$select", "$expand")
     )
