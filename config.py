@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -26,6 +26,11 @@ GRAPH_AUDIENCES = (
     "00000003-0000-0000-c000-000000000000",
 )
 DRIVERS = {"sqlite": "sqlite+pysqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+
+ACCOUNT_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
+SCRYPT_HASH = re.compile(r"scrypt:[0-9]+:[0-9]+:[0-9]+\$[A-Za-z0-9]+\$[0-9a-f]{128}", re.ASCII)
+"""Source: werkzeug, generate_password_hash."""
+LEAST_SECRET = 32
 
 
 class SettingsError(Exception):
@@ -100,6 +105,34 @@ def _redis(value: str) -> str:
     """Take redis-py's URLs. The message never repeats one: it may hold a password."""
     if not value.startswith(("redis://", "rediss://")):
         raise ValueError("must be a URL such as redis://host:6379/0")
+    return value
+
+
+class Account(NamedTuple):
+    """Somebody who may sign in to the admin site."""
+
+    name: str
+    password_hash: str
+
+
+def _accounts(value: object) -> object:
+    """Take name:hash pairs. The message never repeats a hash."""
+    if not isinstance(value, str):
+        return value
+    accounts = tuple(Account(*pair.strip().partition(":")[::2]) for pair in value.split(",") if pair.strip())
+    if not all(ACCOUNT_NAME.fullmatch(name) and SCRYPT_HASH.fullmatch(hashed) for name, hashed in accounts):
+        raise ValueError(
+            "must be what `flask presence admin-user` prints, comma-separated, in single quotes where a shell reads it"
+        )
+    if len(dict(accounts)) < len(accounts):
+        raise ValueError("must name each user once")
+    return accounts
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    """Take a secret of 32 characters or more. The message never repeats it."""
+    if len(value.get_secret_value()) < LEAST_SECRET:
+        raise ValueError(f"must be {LEAST_SECRET} characters or more, such as `openssl rand -hex 32` prints")
     return value
 
 
@@ -180,6 +213,11 @@ class Settings(DatabaseSettings):
     auth_jwks_max_stale: Length = timedelta(hours=24)
     """how long known keys keep working while the issuer cannot be reached; then 503"""
 
+    admin_users: Annotated[tuple[Account, ...], NoDecode, BeforeValidator(_accounts)] = Field(default=(), repr=False)
+    """who may sign in to the admin site, from `flask presence admin-user`, comma-separated; empty: no such site"""
+    admin_secret_key: Annotated[SecretStr, AfterValidator(_secret)] | None = None
+    """signs the admin site's cookies: 32 characters or more, the same in all workers; required with `ADMIN_USERS`"""
+
     @property
     def is_development(self) -> bool:
         """True when this server brings its own issuer and believes any tenant."""
@@ -218,6 +256,12 @@ class Settings(DatabaseSettings):
                 raise ValueError(f"TLS_CERTFILE and TLS_KEYFILE must hold a certificate and its key: {error}") from None
         elif self.tls_certfile or self.tls_keyfile:
             raise ValueError("TLS_CERTFILE and TLS_KEYFILE must be set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _admin_site_or_none(self) -> Self:
+        if bool(self.admin_users) != bool(self.admin_secret_key):
+            raise ValueError("ADMIN_USERS and ADMIN_SECRET_KEY must be set both or neither")
         return self
 
     @model_validator(mode="after")

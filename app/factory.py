@@ -10,11 +10,14 @@ from typing import cast
 from flask import Blueprint, Flask
 from sqlalchemy.pool import QueuePool
 
+from app.admin import site
+from app.admin.access import Door
 from app.api import batch, health, openapi
 from app.api import directory as directory_api
 from app.api import presence as presence_api
 from app.auth.keys import KeyDirectory, KeySet
 from app.auth.tokens import TokenVerifier
+from app.db.browsing import Browser
 from app.db.counting import SessionCount
 from app.db.directory import DirectoryStore
 from app.db.engine import make_engine
@@ -28,6 +31,7 @@ from app.emulator.grants import DEVELOPMENT_TENANT, Issuer
 from app.emulator.hints import Hints
 from app.emulator.keys import SigningKey, load_or_make_key
 from app.emulator.shared import MovableClock, SharedPage
+from app.services.browsing import BrowsingService
 from app.services.directory import DirectoryService
 from app.services.emulation import Emulation
 from app.services.inspection import InspectionService
@@ -40,6 +44,8 @@ from config import ENTRA_ISSUERS, ENTRA_JWKS_URI, GRAPH_AUDIENCES, Settings
 
 MOUNTS = {"v1": "/v1.0", "beta": "/beta", "graph": "/"}
 MAX_BODY_BYTES = 64 * 1024
+SIGN_INS = {"by_address": (10, 60), "by_name": (100, 3600)}
+"""How many attempts to sign in to the admin site in how many seconds."""
 ENTRA_GRANTS = "https://login.microsoftonline.com/{tenantid}/oauth2/v2.0/token"
 ENTRA_AUTHORIZE = "https://login.microsoftonline.com/common/oauth2/authorize"
 
@@ -109,11 +115,19 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
     tokens = openapi.Tokens(_token_url(settings, home_tenant_id), f"{audience}/.default")
     app.register_blueprint(openapi.blueprint(MOUNTS, tokens))
+    if settings.admin_secret_key:
+        door = Door(dict(settings.admin_users), settings.admin_secret_key.get_secret_value())
+        counts = {
+            name: Quota(most, seconds, settings.rate_limit_storage, time.monotonic)
+            for name, (most, seconds) in SIGN_INS.items()
+        }
+        browsing = BrowsingService(inspection, Browser(engine), store, clock)
+        app.register_blueprint(site.blueprint(site.Parts(door, **counts, browsing=browsing, clock=clock)))
     if page:
         signing_key = _signing_key(settings.instance_path)
         app.register_blueprint(issuer.blueprint(Issuer(signing_key, audience, home_tenant_id, clock)))
         faults = Faults(page, settings.instance_path / "faults.json")
-        faults.mount(app, exempt=(controls.PATH, "/healthz", "/readyz"))
+        faults.mount(app, exempt=(controls.PATH, "/admin", "/healthz", "/readyz"))
         hints = Hints(settings.instance_path / "hints.jsonl", clock)
         hints.mount(app)
         seeded = PresenceService(store, clock)

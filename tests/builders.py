@@ -9,18 +9,29 @@ from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from sqlalchemy import Engine
+from werkzeug.security import generate_password_hash
 from werkzeug.test import TestResponse
 
 from app.db.models import Base
 from app.domain.values import DASHED_GUID, Activity, Availability, Shown
 from app.emulator.keys import SigningKey
 from app.emulator.tokens import app_only_claims, mint
+from config import Account
 
 AUDIENCE = "https://graph.microsoft.com"
 READ_WRITE = "Presence.ReadWrite.All"
 READ = "Presence.Read.All"
+ADMIN, ADMIN_PASSWORD = "olga", "correct horse battery"
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+
+
+@cache
+def admin_settings() -> dict[str, Any]:
+    """The settings of an admin site that ADMIN may sign in to; the hash is a cheap one."""
+    account = Account(ADMIN, generate_password_hash(ADMIN_PASSWORD, "scrypt:1024:8:1"))
+    return {"admin_users": (account,), "admin_secret_key": SecretStr("k" * 32)}
 
 
 class Clock:

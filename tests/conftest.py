@@ -19,7 +19,7 @@ from app.db.prepared import Prepared, Row
 from app.factory import create_app
 from app.web.logs import formatter
 from config import Settings
-from tests.builders import READ, START, Application, Clock, Graph, new_id, signing_key
+from tests.builders import READ, START, Application, Clock, Graph, admin_settings, new_id, signing_key
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -135,6 +135,7 @@ def flask_app(
         database_url=database,
         auth_jwks_uri=str(jwks_file),
         instance_path=tmp_path_factory.mktemp("instance"),
+        **admin_settings(),
     )
     app = create_app(settings, session_clock)
     yield app

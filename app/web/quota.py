@@ -42,21 +42,24 @@ class Quota:
         self._own_until = -math.inf
 
     def spend(self, caller: Caller) -> None:
-        """Count one request.
+        """Count one request of an application in a tenant; raises as `take` does."""
+        self.take(caller.tenant_id, caller.app_id)
+
+    def take(self, *who: str) -> None:
+        """Count one request of whom these words name.
 
         Raises:
-            TooManyRequests: the caller has none left in this window.
+            TooManyRequests: there is none left in this window.
         """
         if self._shared and self._monotonic() >= self._own_until:
             try:
-                return self._count(self._shared, caller)
+                return self._count(self._shared, *who)
             except StorageError as error:
                 self._own_until = self._monotonic() + OWN_COUNT_SECONDS
                 log.warning("The shared count of requests cannot be had: %.200r", error.storage_error)
-        return self._count(self._own, caller)
+        return self._count(self._own, *who)
 
-    def _count(self, limiter: RateLimiter, caller: Caller) -> None:
-        who = caller.tenant_id, caller.app_id
+    def _count(self, limiter: RateLimiter, *who: str) -> None:
         if not limiter.hit(self._limit, *who):
             ends_at = limiter.get_window_stats(self._limit, *who).reset_time
             raise TooManyRequests(max(1, math.ceil(ends_at - time.time())))

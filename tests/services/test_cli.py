@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import Result
 from flask import Flask
+from werkzeug.security import check_password_hash
 
 from app import cli
 from app.cli import progress
@@ -17,6 +18,7 @@ from app.db.store import StoreUnavailable
 from app.domain.directory import User
 from app.domain.values import IN_A_CALL, derived_user_id
 from app.services.directory import DirectoryService, UserNotFound
+from config import Settings, load
 from tests.builders import Application, Clock, Graph, new_id
 from tests.servers import run
 
@@ -306,3 +308,26 @@ def test_a_production_directory_knows_only_whom_it_was_told_of(flask_app: Flask,
             service.find(tenant, asked)
     with pytest.raises(UserNotFound):
         service.find(new_id(), ADELE)
+
+
+# admin-user
+
+
+def test_a_user_of_the_admin_site_is_printed_as_the_setting_takes_it(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = typed("admin-user", "olga", given="a long password\na long password\n")
+    assert done.exit_code == 0
+    account = done.stdout.splitlines()[-1]
+    assert account.startswith("olga:scrypt:32768:8:1$")
+    assert "a long password" not in done.output
+    monkeypatch.setenv("PRESENCE_ENV", "development")
+    monkeypatch.setenv("ADMIN_USERS", account)
+    monkeypatch.setenv("ADMIN_SECRET_KEY", "s" * 32)
+    (user,) = load(Settings).admin_users
+    assert check_password_hash(user.password_hash, "a long password")
+
+
+@pytest.mark.parametrize(("name", "password"), [("ol:ga", "a long password"), ("olga", "11 letters!")])
+def test_a_name_or_password_that_will_not_do_is_refused(typed: Typed, name: str, password: str) -> None:
+    assert typed("admin-user", name, given=f"{password}\n{password}\n").exit_code == 2

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import create_engine
+from werkzeug.security import generate_password_hash
 
 from config import DatabaseSettings, Settings, SettingsError, load
 
@@ -153,3 +154,43 @@ def test_a_store_for_the_rate_limit_is_a_redis_and_is_never_repeated(environment
     with pytest.raises(SettingsError, match=r"^RATE_LIMIT_STORAGE: ") as refusal:
         load(Settings)
     assert "secret" not in str(refusal.value)
+
+
+def test_an_admin_site_is_configured_whole_or_not_at_all(environment: pytest.MonkeyPatch) -> None:
+    assert (load(Settings).admin_users, load(Settings).admin_secret_key) == ((), None)
+    account, secret = f"olga:{generate_password_hash('a password')}", "s" * 32
+    for name, value in (("ADMIN_USERS", account), ("ADMIN_SECRET_KEY", secret)):
+        environment.setenv(name, value)
+        with pytest.raises(SettingsError, match="must be set both or neither"):
+            load(Settings)
+        environment.delenv(name)
+    environment.setenv("ADMIN_USERS", f" {account}, {account.replace('olga', 'o.l-g_a@x')} ")
+    environment.setenv("ADMIN_SECRET_KEY", secret)
+    settings = load(Settings)
+    assert [user.name for user in settings.admin_users] == ["olga", "o.l-g_a@x"]
+    assert settings.admin_users[0].password_hash == account.removeprefix("olga:")
+    assert "scrypt" not in repr(settings)
+    assert secret not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ADMIN_USERS", "olga:a plain password"),
+        ("ADMIN_USERS", "olga:scrypt:32768:8:1"),
+        ("ADMIN_USERS", f":{generate_password_hash('a password')}"),
+        ("ADMIN_USERS", f"olga:{generate_password_hash('a password', 'pbkdf2')}"),
+        ("ADMIN_USERS", ",".join([f"olga:{generate_password_hash('a password')}"] * 2)),
+        ("ADMIN_SECRET_KEY", "too short a secret, at 31 chars"),
+    ],
+)
+def test_an_account_or_a_secret_that_will_not_do_is_refused_without_repeating_it(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv("ADMIN_USERS", f"olga:{generate_password_hash('a password')}")
+    environment.setenv("ADMIN_SECRET_KEY", "s" * 32)
+    environment.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        load(Settings)
+    assert str(refused.value).startswith(f"{name}: ")
+    assert value[6:20] not in str(refused.value)

@@ -1,0 +1,1 @@
+"""The admin site: pages for those who run the service."""
