@@ -4,6 +4,7 @@ SHELL := bash
 # `make setup` once, then: run, test, lint, bench, chaos, test-ha. Everything a target needs it installs, or says what is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+export PICTURES ?=
 run run-tls: export PRESENCE_ENV ?= development
 
 .PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers bench-scale docs
@@ -47,7 +48,7 @@ docs: setup  # prints into docs/ what comes out of the code; the tests compare
 	$(BIN)/python -m tests.docs.pages
 
 lock: setup
-	for list in requirements requirements-otel requirements-dev requirements-clients requirements-bench requirements-audit; do \
+	for list in requirements requirements-otel requirements-dev requirements-clients requirements-bench requirements-browser requirements-audit; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 			--output-file $$list.txt $$list.in; done
@@ -104,6 +105,18 @@ test-clients: setup  # a minute; needs node, npm and Chromium: as root it instal
 		echo "Installing what tests/clients/js/package-lock.json pins"; npm ci --no-audit --no-fund --loglevel error; \
 		touch node_modules/installed; }; }
 	$(BIN)/pytest --override-ini addopts="-ra --strict-markers --strict-config -p no:cacheprovider" -v tests/clients
+
+.PHONY: test-admin screenshots bench-admin
+test-admin: setup  # a minute; needs Chromium: as root it installs Debian's. PICTURES=folder keeps a picture of each page
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] || { echo "Debian's package chromium is missing"; exit 1; }; \
+		echo "Installing Debian's chromium"; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	@$(BIN)/python -c "import playwright" 2>/dev/null || { echo "Installing what requirements-browser.txt pins"; \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-browser.txt; }
+	$(BIN)/pytest --override-ini addopts="-ra --strict-markers --strict-config -p no:cacheprovider" -v tests/browser
+
+screenshots:  # of the admin site, for the README
+	$(MAKE) test-admin PICTURES=docs/img
 
 audit: setup  # offline it lists the licences and says that nothing was compared
 	@test -x instance/audit/bin/pip-audit || { echo "Installing what requirements-audit.txt pins"; \

@@ -19,8 +19,9 @@ from app.services.browsing import FIRST, BrowsingService, SeenChange, SeenSessio
 from app.services.presence import SessionNotFound
 from app.web.errors import InvalidArgument
 
-HOURS = ("4", "1", "24")
-"""What a user's picture may show, the first one unless asked for another."""
+HOURS = ("1", "4", "24")
+"""How much of the past a user's picture may show."""
+HOURS_UNLESS_ASKED = "4"
 EVENT_ID = re.compile("[0-9]{1,18}", re.ASCII)
 CHUNK = 16 * 1024
 """Characters of a CSV file that are sent at once."""
@@ -74,7 +75,7 @@ def routes(browsing: BrowsingService) -> list[Route]:
     def user(tenant_id: str, user_id: str) -> ResponseReturnValue:
         """Show all about one user."""
         key = _user_key(tenant_id, user_id)
-        hours = request.args.get("hours", HOURS[0])
+        hours = request.args.get("hours", HOURS_UNLESS_ASKED)
         if hours not in HOURS:
             raise InvalidArgument(f"hours: must be one of {', '.join(HOURS)}")
         seen = browsing.user(key, timedelta(hours=int(hours)))

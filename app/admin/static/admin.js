@@ -5,6 +5,7 @@ if (live) {
   let running = true;
   const show = () => {
     button.textContent = running ? "Pause" : "Go on";
+    button.toggleAttribute("data-running", running);
     button.setAttribute("aria-label", running ? "Pause: stop showing new changes" : "Go on showing new changes");
   };
   button.type = "button";
