@@ -110,7 +110,8 @@ def _received(request: Request) -> bytes:
         ClientDisconnected: the client fell silent, or went away.
     """
     environ, most_bytes = request.environ, request.max_content_length
-    length = environ.get("CONTENT_LENGTH", "")
+    length: str = environ.get("CONTENT_LENGTH", "")
+    text: bytes
     if not _LENGTH.fullmatch(length) or most_bytes is None:
         text = request.get_data(cache=False)
         if len(text) == most_bytes and environ["wsgi.input"].read(1):
