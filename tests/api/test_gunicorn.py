@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,11 @@ from sqlalchemy import URL
 from app.domain.values import DASHED_GUID, derived_user_id
 from app.factory import create_app
 from config import Settings
+from tests.builders import AUDIENCE as GRAPH
 from tests.builders import new_id
+from tests.ha.cluster import until
+from tests.ha.drill import restart
+from tests.ha.load import ACKNOWLEDGED, Load
 from tests.servers import ROOT, Server, gunicorn, run, shipped_settings
 
 TENANT, AUDIENCE = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1", "api://presence"
@@ -201,3 +206,24 @@ def test_a_client_that_falls_silent_in_its_request_is_let_go(make_database: Call
                 client.sendall(half.encode())
                 assert client.recv(len(answered) or 1) == answered
     assert not any("Traceback" in line for line in server.printed)
+
+
+def test_workers_are_replaced_under_load_and_every_request_is_answered(tmp_path: Path, jwks_file: Path) -> None:
+    url = f"sqlite:///{tmp_path}/presence.sqlite3"
+    assert run("alembic", "upgrade", "head", DATABASE_URL=url).returncode == 0
+    settings = {"AUTH_TENANTS": TENANT, "AUTH_AUDIENCES": GRAPH, "AUTH_JWKS_URI": str(jwks_file)}
+    with gunicorn(DATABASE_URL=url, **settings) as server, Load(server.base, TENANT) as load:
+        until("a write is acknowledged", lambda: load.has_written_since(0), 60)
+        restart(server)
+        replaced_at = time.monotonic()
+        until("the new workers write", lambda: load.has_written_since(replaced_at), 60)
+    assert {attempt.outcome for attempt in load.attempts} == {ACKNOWLEDGED}
+
+
+def test_gunicorn_itself_imports_no_code_that_a_hup_should_load_anew() -> None:
+    program = "import runpy, sys; runpy.run_path('gunicorn.conf.py')['on_starting'](None); print(*sys.modules)"
+    done = run("python", "-c", program, PRESENCE_ENV="development")
+    modules = set(done.stdout.split())
+    assert {"flask", "sqlalchemy.orm", "config"} <= modules, done.stderr
+    ours = {name for name in modules if name.split(".")[0] in {"app", "wsgi"}}
+    assert ours == {"app", "app.domain", "app.domain.values"}, "config needs these alone"
