@@ -139,6 +139,7 @@ class _Listening:
     def __init__(self, make: Callable[..., Any], listen: Callable[..., Any], connection: object) -> None:
         self._cursor = make(connection)
         self.execute = partial(listen, self._cursor.execute)
+        self.rows = partial(listen, getattr(self._cursor, "rows", None))  # of PostgreSQL's alone
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)

@@ -8,13 +8,13 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, cast
 
-import psycopg
 from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, SerializationFailure
 from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
+from app.db.engine import ImpatientConnection
 from app.db.prepared import Prepared, Row
 from app.db.turns import Turns
 
@@ -137,5 +137,5 @@ class Database:
 
     def _open(self, connection: PoolProxiedConnection) -> Any:
         if self._dialect.name == "postgresql":
-            return psycopg.RawCursor(cast("psycopg.Connection[Any]", connection.driver_connection))
+            return cast("ImpatientConnection", connection.driver_connection).lasting_cursor
         return connection.cursor()

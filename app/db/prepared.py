@@ -20,7 +20,8 @@ class Prepared:
     """One statement in the SQL of one dialect, with what its parameters and columns have to be converted by."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
-        if dialect.name == "postgresql":  # $1, $2, … as the server itself counts them: nothing is left to translate
+        self._on_postgres = dialect.name == "postgresql"
+        if self._on_postgres:  # $1, $2, … as the server itself counts them: nothing is left to translate
             dialect = psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
         compiled: SQLCompiler = statement.compile(dialect=dialect)
         self.sql = str(compiled)
@@ -29,7 +30,6 @@ class Prepared:
             bind = compiled.binds[name]
             self._parameters.append((name, bind.type.dialect_impl(dialect).bind_processor(dialect), bind.value))
         columns = list(statement.selected_columns if statement.is_select else statement.exported_columns)
-        self._returns_rows = bool(columns)
         self._columns = [
             (place, convert)
             for place, column in enumerate(columns)
@@ -38,10 +38,10 @@ class Prepared:
 
     def run(self, cursor: Any, parameters: Mapping[str, Any]) -> list[Row]:
         """Execute the statement and return its rows; none when it returns no rows at all."""
-        cursor.execute(self.sql, self.values(parameters))
-        if not self._returns_rows:  # cursor.description would say so, too, but psycopg builds it anew each time
-            return []
-        rows: list[Row] = cursor.fetchall()
+        values = self.values(parameters)
+        rows: list[Row] = (
+            cursor.rows(self.sql, values) if self._on_postgres else cursor.execute(self.sql, values).fetchall()
+        )
         return [self._converted(row) for row in rows] if self._columns else rows
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:

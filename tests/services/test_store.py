@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL, ColumnElement, Engine, delete, select, text
 
-from app.db.engine import make_engine
+from app.db.engine import LastingCursor, make_engine
 from app.db.models import PresenceEvent, PresenceSession
 from app.db.store import Store, StoreUnavailable, make_store
 from app.db.turns import Turns
@@ -121,14 +121,17 @@ def statements_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
         yield sent
         driver.set_trace_callback(None)
     else:
-        execute = psycopg.Cursor.execute
 
-        def note(cursor: Any, statement: Any, *rest: Any, **options: Any) -> Any:
-            sent.append(statement)
-            return execute(cursor, statement, *rest, **options)
+        def noting(run: Callable[..., Any]) -> Callable[..., Any]:
+            def note(cursor: Any, statement: Any, *rest: Any, **options: Any) -> Any:
+                sent.append(statement)
+                return run(cursor, statement, *rest, **options)
+
+            return note
 
         with monkeypatch.context() as patch:
-            patch.setattr(psycopg.Cursor, "execute", note)
+            patch.setattr(psycopg.Cursor, "execute", noting(psycopg.Cursor.execute))
+            patch.setattr(LastingCursor, "rows", noting(LastingCursor.rows))
             yield sent
 
 
