@@ -113,7 +113,7 @@ def _received(request: Request) -> bytes:
     length: str = environ.get("CONTENT_LENGTH", "")
     text: bytes
     if not _LENGTH.fullmatch(length) or most_bytes is None:
-        text = request.get_data(cache=False)
+        text: bytes = request.get_data(cache=False)
         if len(text) == most_bytes and environ["wsgi.input"].read(1):
             raise RequestEntityTooLarge
         return text
