@@ -73,6 +73,7 @@ FRAMING: Hostile = {
         [400, 405],
     ),
     "Content-Length too long, and silence": (request(b"Content-Length: 999\r\n"), [400]),
+    "Content-Length with zeros before it, too long": (request(b"Content-Length: 00000000000999\r\n"), [400]),
     "a body cut short": (request(b"Content-Length: 53\r\n", body=BODY[:-9]), [400]),
     # encodings
     "Transfer-Encoding gzip": (request(b"Transfer-Encoding: gzip\r\n"), [400]),

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from http import HTTPStatus
+from io import BytesIO
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
@@ -23,6 +24,8 @@ from app.emulator.grants import (
     web_address,
 )
 from app.web.answers import json_answer
+from app.web.application import current_request
+from app.web.bodies import received
 from app.web.guard import public
 
 SUBMIT = "document.forms[0].submit()"
@@ -85,7 +88,7 @@ def blueprint(issuer: Issuer) -> Blueprint:
             asked = issuer.asked(tenant, query)
         except Refused as refusal:
             return _send(reply, {"error": refusal.error, "error_description": str(refusal)})
-        name = asked.user_name or user_name(request.form.get("username", ""))
+        name = asked.user_name or user_name(_form().get("username", ""))
         if name:
             return _send(reply, {"code": issuer.code(asked._replace(user_name=name))})
         refused = request.method == "POST"
@@ -127,6 +130,7 @@ def _form() -> dict[str, str]:
         basic = request.authorization
     except ValueError:  # werkzeug lets pass what is no base64 and no ASCII, either
         basic = None
+    request.environ["wsgi.input"] = BytesIO(received(current_request()))  # all of it, or none
     credentials = {"client_id": basic.username or "", "client_secret": basic.password or ""} if basic else {}
     return {**credentials, **{name: " ".join(values) for name, values in request.form.lists()}}
 

@@ -29,7 +29,7 @@ MOST_LEVELS = 64
 """How deep a body may be nested: as deep as .NET's own JSON reader goes unless told otherwise."""
 
 _MARK = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
-_LENGTH = re.compile("[0-9]{1,9}", re.ASCII)
+_LENGTH = re.compile("[0-9]+", re.ASCII)
 
 GUID_RULE = "must be a GUID such as 22553876-f5ab-4529-bffb-cfe50aa89f87"
 
@@ -71,7 +71,7 @@ def read_body(model: type[Body]) -> Body:
         InvalidArgument: one of its members is not what the model wants.
     """
     request = current_request()
-    text = _received(request)
+    text = received(request)
     if text and request.environ.get("CONTENT_TYPE") != JSON and request.mimetype != JSON:
         raise WrongMediaType("Content-Type must be application/json.")
     if (encoding := request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower()) != "identity":
@@ -87,18 +87,7 @@ def read_body(model: type[Body]) -> Body:
         raise InvalidArgument(" ".join(map(_say, error.errors(include_url=False)))) from None
 
 
-def guid_in_path(name: str, value: str) -> str:
-    """Return an id from the path in lower case.
-
-    Raises:
-        InvalidArgument: it is no GUID.
-    """
-    if not DASHED_GUID.fullmatch(value):
-        raise InvalidArgument(f"[{name[0].upper()}{name[1:]}]: {GUID_RULE}, got {value!r:.60}.")
-    return value.lower()
-
-
-def _received(request: Request) -> bytes:
+def received(request: Request) -> bytes:
     """Return the body as it was sent, and all of it.
 
     One of a known length is read at a stroke: werkzeug's streams would overlook what a connection no longer brought.
@@ -110,22 +99,32 @@ def _received(request: Request) -> bytes:
         ClientDisconnected: the client fell silent, or went away.
     """
     environ, most_bytes = request.environ, request.max_content_length
-    length: str = environ.get("CONTENT_LENGTH", "")
-    text: bytes
+    length = environ.get("CONTENT_LENGTH", "")
     if not _LENGTH.fullmatch(length) or most_bytes is None:
-        text: bytes = request.get_data(cache=False)
+        text = request.get_data()
         if len(text) == most_bytes and environ["wsgi.input"].read(1):
             raise RequestEntityTooLarge
         return text
     if int(length) > most_bytes:
         raise RequestEntityTooLarge
     try:
-        text = environ["wsgi.input"].read(int(length))
+        whole: bytes = environ["wsgi.input"].read(int(length))
     except (OSError, ValueError) as error:
         raise ClientDisconnected from error
-    if len(text) < int(length):
+    if len(whole) < int(length):
         raise MalformedBody("The request body ended before its Content-Length.")
-    return text
+    return whole
+
+
+def guid_in_path(name: str, value: str) -> str:
+    """Return an id from the path in lower case.
+
+    Raises:
+        InvalidArgument: it is no GUID.
+    """
+    if not DASHED_GUID.fullmatch(value):
+        raise InvalidArgument(f"[{name[0].upper()}{name[1:]}]: {GUID_RULE}, got {value!r:.60}.")
+    return value.lower()
 
 
 def _inflate(packed: bytes, max_bytes: int) -> bytes:
@@ -140,7 +139,7 @@ def _inflate(packed: bytes, max_bytes: int) -> bytes:
 
 
 def _parse(text: bytes) -> dict[str, object]:
-    if _is_deeper(text, MOST_LEVELS):  # Python's own limit would depend on who calls, and would not hold for _texts
+    if is_deeper(text, MOST_LEVELS):  # Python's own limit would depend on who calls, and would not hold for _texts
         raise MalformedBody(f"The request body must not be nested deeper than {MOST_LEVELS} levels.")
     try:
         body = _decode(text.decode())
@@ -155,7 +154,7 @@ def _parse(text: bytes) -> dict[str, object]:
     return body
 
 
-def _is_deeper(text: bytes, most: int) -> bool:
+def is_deeper(text: bytes, most: int) -> bool:
     """Tell whether a JSON text opens more brackets within each other than that. Linear, whatever the text is."""
     if text.count(b"[") + text.count(b"{") <= most:
         return False

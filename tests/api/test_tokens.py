@@ -141,6 +141,12 @@ def test_an_application_may_name_itself_in_the_authorization_header(development:
     assert answer.status_code == 200
 
 
+def test_a_form_that_is_not_all_there_gets_no_token(development: FlaskClient) -> None:
+    cut_short = {"wsgi.input_terminated": True, "CONTENT_LENGTH": "999"}  # as gunicorn hands it on
+    answer = development.post(f"/{TENANT}/oauth2/v2.0/token", data=FORM, environ_overrides=cut_short)
+    assert_error(answer, 400, "BadRequest", "Content-Length")
+
+
 @pytest.mark.parametrize("header", ["Basic", "Basic =", "Basic \xff", "Basic OjA6", "Bearer x"])
 def test_a_header_that_names_nobody_is_overlooked(development: FlaskClient, header: str) -> None:
     form = {name: value for name, value in FORM.items() if name != "client_id"}

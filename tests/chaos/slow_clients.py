@@ -88,7 +88,10 @@ def compare(what: str, port: int, app: Application, issuer: Issuer, slow: int, s
     with flood(port, app) as answered:
         beside_flood = show("  beside a flood of unknown key ids", measure(port, app, seconds))
     fetches = issuer.fetches - fetches
-    print(f"    {answered.total()} of them, answered {dict(answered)}, cost {fetches} fetches of the keys")
+    print(
+        f"    {answered.total()} of them, answered {dict(answered)}, cost {fetches} fetches of the keys:"
+        f" {fetches * COOLDOWN_SECONDS / seconds / WORKERS:.1f} in a cool-down, by each of {WORKERS} workers"
+    )
     print(
         f"  p99 beside slow connections is {beside_slow.p99_ms / quiet.p99_ms:.1f} times the quiet one (aim: {RATIO})"
     )

@@ -9,7 +9,7 @@ from tests.tokens import APP, OTHER_APP, USER
 # ruff: noqa: E501, SIM905  # words in lines, as they are read
 
 ID = USER.encode()
-METHODS = b"GET POST PUT PATCH DELETE HEAD OPTIONS TRACE CONNECT post X".split()
+METHODS = b"GET GET POST POST PUT PATCH DELETE HEAD OPTIONS TRACE CONNECT BREW".split()
 SEGMENTS = (
     b"", b"a" * 3000, ID, ID.upper(), b"{%s}" % ID, b"urn:uuid:" + ID, ID.replace(b"-", b""), ID + b"%0A",
     ID[:-1] + b"%D9%A7", APP.encode(), b"{{app}}",

@@ -87,20 +87,20 @@ class Target:
             "auth_audiences": (AUDIENCE,),
         }
         tenants, keys = (TENANT, OTHER_TENANT), str(folder / "jwks.json")
-        self._apps = {
+        self.apps = {
             "production": create_app(Settings(**common, auth_tenants=tenants, auth_jwks_uri=keys, rate_limit="0")),
             "development": create_app(Settings(**common, presence_env="development")),
         }
         self._page = SharedPage(folder / "emulator.page")
         self._config = shipped_settings()
-        self._emulation = Emulation(self._apps["production"].extensions["engine"])
+        self._emulation = Emulation(self.apps["production"].extensions["engine"])
         self._prepared = self._now = self._prepare()
         self._faults = _Faults()
         self._words = credentials.words()
 
     def close(self) -> None:
         """Let go of the database."""
-        for app in self._apps.values():
+        for app in self.apps.values():
             app.extensions["engine"].dispose()
 
     def converse(self, server: str, sent: Sequence[bytes]) -> list[Answer]:
@@ -114,7 +114,7 @@ class Target:
         self._begin()
         answers: list[Answer] = []
         for request in sent:
-            for answer in self._connection(self._apps[server], credentials.filled(request, self._words)):
+            for answer in self._connection(self.apps[server], credentials.filled(request, self._words)):
                 self._judge(answer)
                 answers.append(answer)
         begun = self._prepared["presence_event"]
@@ -127,7 +127,7 @@ class Target:
     def _prepare(self) -> Rows:
         """Return the rows that every conversation begins with."""
         self._emulation.reset()
-        presence = self._apps["production"].extensions["wiring"].presence
+        presence = self.apps["production"].extensions["wiring"].presence
         of_app, of_other = (SessionKey(TENANT, USER, app_id) for app_id in (APP, OTHER_APP))
         presence.set(of_app, SETTABLE[0], timedelta(hours=4), APP)
         presence.set(of_other, SETTABLE[1], timedelta(hours=4), APP)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from alembic import command
-from flask import Response
+from flask import Flask, Response, request, request_finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL, text
@@ -30,6 +30,19 @@ def target(make_database: Callable[[], URL], tmp_path_factory: pytest.TempPathFa
 def test_the_corpus_is_of_requests_that_are_served(target: Target, title: str) -> None:
     (answer,) = target.converse("development", [SEEDS[title].raw()])
     assert answer.status < 400, answer
+
+
+def test_the_corpus_reaches_every_view(target: Target) -> None:
+    reached = set()
+
+    def note(app: Flask, **_: object) -> None:
+        if view := app.view_functions.get(str(request.endpoint)):
+            reached.add(view.__name__)
+
+    with request_finished.connected_to(note):
+        for seed in SEEDS.values():
+            target.converse("development", [seed.raw()])
+    assert reached == {view.__name__ for view in target.apps["development"].view_functions.values()}
 
 
 def test_whatever_is_sent_is_answered_in_order_and_what_is_refused_changes_nothing(target: Target) -> None:
