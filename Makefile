@@ -118,6 +118,18 @@ test-admin: setup  # a minute; needs Chromium: as root it installs Debian's. PIC
 screenshots:  # of the admin site, for the README
 	$(MAKE) test-admin PICTURES=docs/img
 
+.PHONY: test-deploy
+test-deploy: export PATH := $(CURDIR)/instance/deploy/usr/sbin:$(CURDIR)/instance/deploy/usr/bin:$(PATH)
+test-deploy: setup  # one to three minutes; needs root on Debian with Linux 6.3 or later: it runs the service as another user
+	@test "$$(id -u)" = 0 || { echo "make test-deploy needs root"; exit 1; }
+	@mkdir -p instance/deploy; for pair in nginx:nginx promtool:prometheus sqlite3:sqlite3; do \
+		command -v $${pair%:*} >/dev/null || { echo "Unpacking Debian's $${pair#*:}, which is neither installed nor started"; \
+			apt-get -qq update; (cd instance/deploy && apt-get -qq download $${pair#*:} && dpkg -x $${pair#*:}_*.deb .); }; done
+	@for pair in systemd-analyze:systemd docker-compose:docker-compose unshare:util-linux; do \
+		command -v $${pair%:*} >/dev/null || { echo "Installing Debian's $${pair#*:}"; \
+			apt-get -qq update && apt-get -qq install -y --no-install-recommends $${pair#*:} >/dev/null; }; done
+	$(BIN)/pytest --override-ini addopts="-p no:cacheprovider" -v tests/deploy
+
 audit: setup  # offline it lists the licences and says that nothing was compared
 	@test -x instance/audit/bin/pip-audit || { echo "Installing what requirements-audit.txt pins"; \
 		$(PYTHON) -m venv instance/audit; \
