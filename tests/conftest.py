@@ -23,9 +23,7 @@ from tests.builders import READ, START, Application, Clock, Graph, admin_setting
 
 ROOT = Path(__file__).resolve().parent.parent
 
-settings.register_profile(
-    "all", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=list(HealthCheck)
-)
+settings.register_profile("all", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("all")
 
 

@@ -83,7 +83,8 @@ def _in_range(duration: timedelta, shortest: timedelta, longest: timedelta, said
     return duration
 
 
-EDM_DURATION_SCHEMA = {"type": "string", "format": "duration", "pattern": f"^{EDM_DURATION}$"}
+EDM_DURATION_SCHEMA = {"type": "string", "pattern": f"^{EDM_DURATION}$"}
+"""Not of `format` duration, which is RFC 3339's: that knows no fractions and no zeros in front."""
 Duration = Annotated[
     timedelta | None,
     BeforeValidator(_duration, json_schema_input_type=Annotated[str, WithJsonSchema(EDM_DURATION_SCHEMA)] | None),
