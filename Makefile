@@ -115,6 +115,9 @@ test-admin: setup  # a minute; needs Chromium: as root it installs Debian's. PIC
 		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-browser.txt; }
 	$(BIN)/pytest --override-ini addopts="-ra --strict-markers --strict-config -p no:cacheprovider" -v tests/browser
 
+bench-admin: setup  # the database of DATABASE_URL, which make seed-users fills; BENCH="--times 20"
+	@PYTHONPATH=. $(BIN)/python bench/admin.py $(BENCH)
+
 screenshots:  # of the admin site, for the README
 	$(MAKE) test-admin PICTURES=docs/img
 

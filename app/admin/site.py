@@ -20,7 +20,7 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 
-from app.admin import pages, shown
+from app.admin import exports, pages, shown
 from app.admin.access import Door, Visit
 from app.services.browsing import BrowsingService
 from app.services.presence import Clock
@@ -126,7 +126,7 @@ def blueprint(parts: Parts) -> Blueprint:
         g.visit = g.sent_visit  # what no person asks for is no use
         return send_from_directory("admin/static", name)
 
-    for rule, methods, view in pages.routes(parts.browsing):
+    for rule, methods, view in (*pages.routes(parts.browsing), *exports.routes(parts.browsing)):
         bp.add_url_rule(rule, view.__name__, _signed_in(view, door), methods=methods)
     return bp
 

@@ -186,7 +186,7 @@ def history(user: str, tenant_id: str | None, most: int, before: datetime | None
 def stats(tenant_id: str | None, *, as_json: bool) -> None:
     """Print how many users show what, the sessions of each application, and how much happens.
 
-    Of more than 5,000 sessions the figures are estimates, made from a random sample.
+    Of more than 1,500 sessions the figures are estimates, made from a random sample.
 
     Exit status: 0, 1 when the database did not answer, 2 when the command was not understood.
     """

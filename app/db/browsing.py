@@ -6,17 +6,17 @@ are. docs/decisions/0022-an-admin-site-of-our-own.md names the exception.
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import FromClause, Select, String, cast, func, literal, select, true, tuple_, union
+from sqlalchemy import FromClause, Select, String, cast, func, literal, select, text, tuple_, union
 from sqlalchemy.dialects import postgresql
 
-from app.db.inspection import Inspector, StoredSession
+from app.db.inspection import Inspector
 from app.db.models import DirectoryUser, PresenceEvent, PresenceSession, PresenceUser
-from app.db.statements import EVENT, KEY, SAID, SESSION, STATE
+from app.db.statements import EVENT, SAID, SESSION
 from app.domain.directory import User
-from app.domain.values import NIL, Activity, Availability, EventKind, Session, Shown
+from app.domain.values import NIL, Activity, Availability, EventKind
 
 TABLES = tuple(model.__table__ for model in (PresenceSession, PresenceUser, DirectoryUser, PresenceEvent))
 """Where users are; the key of each, or an index, begins with tenant and user."""
@@ -58,16 +58,6 @@ class Change(NamedTuple):
 
 
 CHANGE = tuple(EVENT[name] for name in Change._fields)
-
-
-class Ending(NamedTuple):
-    """When live sessions end."""
-
-    counts: Sequence[float]
-    """How many end within each of the lengths asked for."""
-    soonest: Sequence[StoredSession]
-    exact: bool
-    """False: estimated from a sample, and the soonest are those of another one."""
 
 
 class Browser(Inspector):
@@ -128,7 +118,8 @@ class Browser(Inspector):
         )
         if tenant_id is not None:
             query = query.where(USER.tenant_id == tenant_id)
-        return [UserKey(*row) for row in self._rows(query.order_by(name).limit(most))]
+        order = name if self._dialect.name == "sqlite" else text(f"{name} USING ~<~")
+        return [UserKey(*row) for row in self._rows(query.order_by(order).limit(most))]
 
     def changes(
         self, before: int | None, tenant_id: str | None, user_id: str | None, app_id: str | None, most: int
@@ -152,22 +143,6 @@ class Browser(Inspector):
             return found, None
         last = earlier.with_only_columns(EVENT.id).order_by(EVENT.id.desc()).limit(1).offset(WINDOW - 1)
         return found, next((row[0] for row in self._rows(last)), None)
-
-    def ending(self, now: datetime, within: Sequence[timedelta], most: int) -> Ending:
-        """Return how many live sessions end within each of some lengths of time, and those that end first."""
-        many = self._has_many(None)
-        source, one_in, share = self._part(None) if many else (PresenceSession.__table__, 1.0, true())
-        ends = source.c.expires_at
-        counts = (func.count().filter(ends <= literal(now + length, SESSION.expires_at.type)) for length in within)
-        ((*counted,),) = self._rows(select(*counts).select_from(source).where(ends > now, share))
-        state = (source.c[column.name] for column in (*(SESSION[name] for name in KEY[:2]), *STATE))
-        soonest = [
-            StoredSession(tenant_id, user_id, Session(session_id, Shown(availability, activity), *moments))
-            for tenant_id, user_id, session_id, availability, activity, *moments in self._rows(
-                select(*state).where(ends > now, share).order_by(ends).limit(most)
-            )
-        ]
-        return Ending([count * one_in for count in counted], soonest, exact=not many)
 
     def _by_tenant(self, keys: Sequence[UserKey]) -> list[tuple[str, FromClause]]:
         """Return the user ids in each tenant as a table with one column, `id`."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, String, cast, func, literal, literal_column, select, true, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, String, case, cast, func, literal, select, true, tuple_
 
 from app.db.database import Database
 from app.db.models import PresenceEvent, PresenceSession
@@ -12,12 +12,14 @@ from app.db.prepared import Row
 from app.db.statements import EVENT, KEY, SESSION, STATE
 from app.domain.values import PastEvent, Session, SessionKey, Shown
 
-MOST_SAMPLED = 5_000
+MOST_SAMPLED = 1_500
 """Sessions that a figure is made from; of more, a sample of about so many."""
+SPREAD = 8
+"""Of the rows of a page, which were often written together, one in so many is taken."""
 ROWS_IN_A_PAGE = 40
 """Of presence_session on PostgreSQL: 8 KiB at a fill factor of 70, some 130 bytes each."""
 MINUTE = timedelta(minutes=1)
-NEWEST_EVENTS = 100_000
+NEWEST_EVENTS = 50_000
 """How far back the events of each minute are looked for; more would be slow."""
 
 
@@ -37,7 +39,7 @@ class StoredSession(NamedTuple):
 class Sample(NamedTuple):
     """Live sessions, all or some of them."""
 
-    keys: Sequence[SessionKey]
+    sessions: Sequence[StoredSession]
     each_stands_for: float
     """1: these are all."""
 
@@ -83,21 +85,17 @@ class Inspector(Database):
         found = found.where(*(column == value for column, value in wanted if value is not None))
         if after is not None:
             found = found.where(tuple_(*key) > _row(key, after))
-        return [
-            StoredSession(of_tenant, of_user, Session(session_id, Shown(availability, activity), *moments))
-            for of_tenant, of_user, session_id, availability, activity, *moments in self._rows(
-                found.order_by(*key).limit(most)
-            )
-        ]
+        return self._stored(found.order_by(*key).limit(most))
 
     def sample(self, now: datetime, tenant_id: str | None) -> Sample:
         """Return live sessions of a tenant, or of all: all of them when there are few, else about MOST_SAMPLED."""
         many = self._has_many(tenant_id)
         source, one_in, share = self._part(tenant_id) if many else (PresenceSession.__table__, 1.0, true())
-        found = select(*(source.c[name] for name in KEY)).where(source.c.expires_at > now, share)
+        columns = (source.c[name] for name in (*KEY[:2], *(column.name for column in STATE)))
+        found = select(*columns).where(source.c.expires_at > now, share)
         if tenant_id is not None:
             found = found.where(source.c.tenant_id == tenant_id)
-        return Sample([SessionKey(*row) for row in self._rows(found)], one_in)
+        return Sample(self._stored(found), one_in)
 
     def _has_many(self, tenant_id: str | None) -> bool:
         few = select(SESSION.session_id).limit(MOST_SAMPLED + 1)
@@ -116,7 +114,8 @@ class Inspector(Database):
             page_bytes = cast(func.current_setting("block_size"), BigInteger)
             ((pages,),) = self._rows(select(func.pg_relation_size(name) / page_bytes))
             one_in = max(1.0, float(pages) * ROWS_IN_A_PAGE / MOST_SAMPLED)
-            return table.tablesample(func.system(100 / one_in), name=name), one_in, true()
+            percent = min(100.0, 100 * SPREAD / one_in)
+            return table.tablesample(func.system(percent), name=name), one_in, func.random() < 100 / one_in / percent
         rows = select(func.count()).select_from(PresenceSession)
         if tenant_id is not None:
             rows = rows.where(SESSION.tenant_id == tenant_id)
@@ -130,24 +129,27 @@ class Inspector(Database):
         Only the newest NEWEST_EVENTS of all tenants are looked at; minutes that they do not cover are left out.
         """
         newest = select(EVENT.at, EVENT.tenant_id).order_by(EVENT.id.desc()).limit(NEWEST_EVENTS).subquery("newest")
-        ((looked_at, oldest),) = self._rows(select(func.count(), func.min(newest.c.at)).select_from(newest))
-        if looked_at == NEWEST_EVENTS:
-            since = max(since, oldest.replace(second=0, microsecond=0) + MINUTE)
-        name = self._minute(newest.c.at)
-        counted = select(name, func.count()).where(newest.c.at >= since, newest.c.at < until).group_by(name)
-        if tenant_id is not None:
-            counted = counted.where(newest.c.tenant_id == tenant_id)
-        found: dict[str, int] = dict(self._rows(counted))
+        lately = newest.c.at >= literal(since, EVENT.at.type)
+        minute = case((lately, self._minute(newest.c.at)), else_="").label("minute")
+        each = select(minute, newest.c.at, newest.c.tenant_id).subquery("each")
+        counted = func.count() if tenant_id is None else func.count().filter(each.c.tenant_id == tenant_id)
+        rows = self._rows(select(each.c.minute, counted, func.count(), func.min(each.c.at)).group_by(each.c.minute))
+        if sum(looked_at for *_, looked_at, _ in rows) == NEWEST_EVENTS:
+            since = max(since, min(row[-1] for row in rows).replace(second=0, microsecond=0) + MINUTE)
+        found: dict[str, int] = {minute: count for minute, count, *_ in rows}
         moments = (since + n * MINUTE for n in range((until - since) // MINUTE))
         return [Minute(moment, found.get(f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}", 0)) for moment in moments]
 
     def _minute(self, moment: ColumnElement[datetime]) -> ColumnElement[str]:
         if self._dialect.name == "sqlite":
             return func.substr(moment, 1, 16, type_=String)
-        form: ColumnElement[str] = literal_column(
-            "'YYYY-MM-DD HH24:MI'"
-        )  # no parameter: GROUP BY has to name the same expression
-        return func.to_char(func.timezone(literal_column("'UTC'"), moment), form, type_=String)
+        return func.to_char(func.timezone("UTC", moment), "YYYY-MM-DD HH24:MI", type_=String)
+
+    def _stored(self, sessions: Select[Any]) -> list[StoredSession]:
+        return [
+            StoredSession(tenant_id, user_id, Session(session_id, Shown(availability, activity), *moments))
+            for tenant_id, user_id, session_id, availability, activity, *moments in self._rows(sessions)
+        ]
 
     def _rows(self, statement: Any) -> list[Row]:
         with self._cursor() as cursor:

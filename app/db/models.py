@@ -97,6 +97,8 @@ class DirectoryUser(Base):
     __table_args__ = (
         CheckConstraint("user_principal_name_lower = lower(user_principal_name)", name="lower"),
         Index(None, "tenant_id", "user_principal_name_lower", unique=True),
+        # By the code of each letter, not as the database's language sorts, so that names that begin alike lie together.
+        Index(None, "user_principal_name_lower", postgresql_ops={"user_principal_name_lower": "text_pattern_ops"}),
     )
 
     tenant_id: Mapped[Guid] = mapped_column(primary_key=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import islice, pairwise
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from app.db.browsing import FIRST, Browser, Change, UserKey
@@ -16,23 +16,20 @@ from app.domain.values import DASHED_GUID, Availability, PastEvent, Session, Ses
 from app.services.inspection import InspectionService, Stats
 from app.services.presence import Clock
 
-__all__ = ["FIRST", "BrowsingService", "Change", "Overview", "SeenSession", "SeenUser", "UserKey", "Wanted"]
+__all__ = ["FIRST", "BrowsingService", "Change", "SeenChange", "SeenSession", "SeenUser", "UserKey", "Wanted"]
 
 PAGE = 50
 """Rows on a page."""
 LOOKED_AT = 2000
 """Users of whom a page looks at no more, however few of them it is to show."""
-AT_ONCE = 500
+AT_ONCE = 250
 """Users or changes read by one query where many are."""
 EXPORTED = 100_000
 """Rows of an export."""
-SOONEST = 10
 HISTORY = 200
 """Events of a user."""
 AHEAD = 0.25
 """How much of the time to come a picture shows, beside the time that has passed."""
-ENDS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 240))
-"""In how long sessions end: what is counted together. None lasts for longer than the last one."""
 
 
 class Wanted(NamedTuple):
@@ -90,18 +87,6 @@ class Users(NamedTuple):
     later: UserKey | None
     """After whom to go on; None: that is all."""
     looked_at: int
-
-
-class Overview(NamedTuple):
-    """How it all adds up at one moment."""
-
-    stats: Stats
-    ending: list[tuple[timedelta, timedelta, float]]
-    """How many live sessions end in how long: from, to, sessions."""
-    soonest: list[SeenSession]
-    """Which of the sessions that were looked at end first."""
-    exact: bool
-    """False: `ending` is an estimate, and `soonest` are not the soonest of all."""
 
 
 Named = TypeVar("Named", SeenUser, SeenSession)
@@ -209,13 +194,10 @@ class BrowsingService:
         pictured = timeline(explanation.state, history, explanation.now, back, AHEAD * back)
         return UserInFull(key, self._browser.names([key]).get(key), explanation, history, pictured)
 
-    def overview(self) -> Overview:
-        """Return how it all adds up."""
+    def overview(self) -> tuple[Stats, list[SeenSession]]:
+        """Return how it all adds up, and the sessions that end soonest."""
         stats = self.inspection.stats()
-        counts, soonest, exact = self._browser.ending(stats.now, ENDS, SOONEST)
-        within = pairwise((0.0, *counts))
-        ending = [(*bounds, most - fewer) for bounds, (fewer, most) in zip(_BETWEEN, within, strict=True)]
-        return Overview(stats, ending, self._seen_sessions(soonest), exact)
+        return stats, self._seen_sessions(stats.soonest)
 
     def _seen(self, keys: Sequence[UserKey], now: datetime) -> list[SeenUser]:
         """Return some users, whose names are still to be looked up."""
@@ -238,9 +220,6 @@ class BrowsingService:
     def _named(self, rows: Sequence[Named]) -> list[Named]:
         names = self._browser.names(list(dict.fromkeys(row.key for row in rows)))
         return [row._replace(user=names.get(row.key)) for row in rows]
-
-
-_BETWEEN = tuple(pairwise((timedelta(0), *ENDS)))
 
 
 def _seen_user(key: UserKey, state: UserState, now: datetime) -> SeenUser:

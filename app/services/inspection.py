@@ -17,6 +17,9 @@ __all__ = ["InspectionService", "Minute", "Stats", "StoredSession"]
 LATELY = 5
 """Events that an explanation ends with."""
 READ_AT_ONCE = 500
+ENDS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 240))
+"""In how long sessions end: those between two are counted together. None lasts for longer than the last."""
+SOONEST = 10
 MOST_ACTOR_CHARACTERS = 256
 
 
@@ -33,6 +36,10 @@ class Stats(NamedTuple):
     """Live sessions that these three are estimated from; None: they are exact."""
     minutes: Sequence[Minute]
     """Events of each full minute of the last hour, oldest first; fewer minutes when there were very many events."""
+    ending: Mapping[timedelta, int]
+    """How many sessions end within each of ENDS, and within none that is shorter."""
+    soonest: Sequence[StoredSession]
+    """Which of the sessions that were looked at end first."""
 
     @property
     def events_per_minute(self) -> float:
@@ -95,17 +102,21 @@ class InspectionService:
         now = self._clock()
         sample = self._inspector.sample(now, tenant_id)
         users: dict[Availability, float] = defaultdict(float)
-        for availability, live in self._shown(sample.keys, now):
+        sessions = sorted(sample.sessions, key=lambda stored: stored.session.expires_at)
+        for availability, live in self._shown([stored.key for stored in sessions], now):
             users[availability] += sample.each_stands_for / live  # a user of several sessions is as often in the sample
-        apps = Counter(key.session_id for key in sample.keys)
+        apps = Counter(stored.session.session_id for stored in sessions)
+        ending = Counter(_ends_within(stored.session.expires_at - now) for stored in sessions)
         this_minute = now.replace(second=0, microsecond=0)
         return Stats(
             now=now,
-            live_sessions=round(len(sample.keys) * sample.each_stands_for),
+            live_sessions=round(len(sessions) * sample.each_stands_for),
             users={each: round(users[each]) for each in sorted(users, key=lambda each: (-users[each], each))},
             sessions={app_id: round(count * sample.each_stands_for) for app_id, count in apps.most_common()},
-            looked_at=len(sample.keys) if sample.each_stands_for > 1 else None,
+            looked_at=len(sessions) if sample.each_stands_for > 1 else None,
             minutes=self._inspector.minutes(this_minute - timedelta(hours=1), this_minute, tenant_id),
+            ending={within: round(ending[within] * sample.each_stands_for) for within in ENDS},
+            soonest=sessions[:SOONEST],
         )
 
     def _shown(self, keys: Iterable[SessionKey], now: datetime) -> Iterator[tuple[Availability, int]]:
@@ -122,3 +133,7 @@ class InspectionService:
                     live = sum(session.expires_at > now for session in state.sessions)
                     shown = presence_of(state, now).shown.availability
                     yield from [(shown, live)] * (times[user_id] if live else 0)
+
+
+def _ends_within(left: timedelta) -> timedelta:
+    return next((within for within in ENDS if left <= within), ENDS[-1])

@@ -57,6 +57,24 @@ def test_the_picture_has_each_session_with_its_fading_and_the_presence(
     assert olga.get(f"{page_of(alice)}?hours=5").status_code == 400
 
 
+def test_the_picture_begins_where_what_was_read_of_the_history_does(
+    olga: Browser,
+    graph: Graph,
+    alice: str,
+    bot: Application,
+    clock: Clock,
+    page_of: PageOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.services.browsing.HISTORY", 3)
+    for _ in range(3):
+        graph.shows(alice, bot, IN_A_CALL)
+        graph.clears(alice, bot)
+        clock.move(minutes=100)
+    olga.signs_in()
+    assert "from 09:40:00 on, and will show until 13:49:59" in olga.get(page_of(alice)).text
+
+
 def test_a_user_of_whom_nothing_is_known_is_offline(olga: Browser, alice: str, page_of: PageOf) -> None:
     page = olga.page(page_of(alice))
     assert f"{alice} shows Offline/Offline" in page
