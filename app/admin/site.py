@@ -66,6 +66,8 @@ def blueprint(parts: Parts) -> Blueprint:
         headers["Content-Security-Policy"] = PAGE_POLICY
         headers["Referrer-Policy"] = "same-origin"
         headers["X-Frame-Options"] = "DENY"
+        if "visit" not in g:  # it was refused before anybody looked who asks
+            return response
         visit: Visit | None = g.visit
         if visit and REFRESH not in request.headers:
             visit = door.used(visit, g.now)

@@ -52,6 +52,17 @@ def test_a_page_has_no_inline_script_or_style_and_names_no_other_host(olga: Brow
     assert not re.search(r"<style|style=|<script>|\son[a-z]+=|javascript:|https?://", text)
 
 
+@pytest.mark.parametrize(
+    ("said", "status"), [({"PATH_INFO": "//admin/sign-in"}, 404), ({"HTTP_TRANSFER_ENCODING": "gzip"}, 400)]
+)
+def test_what_is_refused_before_anybody_looks_who_asks_is_a_page_too(
+    stranger: Browser, said: dict[str, str], status: int
+) -> None:
+    answer = stranger.client.get("/admin/sign-in", environ_overrides=said)
+    assert (answer.status_code, answer.headers["Content-Security-Policy"]) == (status, PAGE_POLICY)
+    assert "Set-Cookie" not in answer.headers
+
+
 def test_what_a_page_consists_of_is_served_to_everybody(stranger: Browser) -> None:
     found = re.findall(r'(?:href|src)="/admin(/static/[^"]+)"', stranger.get("/sign-in").text)
     assert len(found) == 3

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from app.admin.access import Door
 from app.emulator.grants import Issuer, SignIn
 from app.emulator.tokens import mint
-from tests.builders import READ, READ_WRITE, Clock, application, signing_key
+from tests.builders import ADMIN, READ, READ_WRITE, Clock, admin_settings, application, signing_key
 from tests.tokens import APP, AUDIENCE, OTHER_APP, OTHER_TENANT, TENANT, USER, assemble, claims, hmac_sha256, rsa_key
 
 BACK = "http://localhost:5000/back"
@@ -58,9 +59,17 @@ def granted() -> dict[str, str]:
     return {"code": code, "refresh_token": str(tokens["refresh_token"])}
 
 
+def signed_in() -> dict[str, str]:
+    """Return the cookie of who has signed in to the admin site, and what the forms bring back."""
+    settings = admin_settings()
+    door = Door(dict(settings["admin_users"]), settings["admin_secret_key"].get_secret_value())
+    visit = door.visit(datetime.now(UTC), ADMIN)
+    return {"visit": door.write(visit), "form_token": door.form_token(visit)}
+
+
 def words() -> dict[str, str]:
     """Return all of them."""
-    return {**good(), **bad(), **granted()}
+    return {**good(), **bad(), **granted(), **signed_in()}
 
 
 def filled(request: bytes, words: Mapping[str, str]) -> bytes:

@@ -24,7 +24,8 @@ QUERIES = (
     *b"$top=1&$top=2 $count=true $count=yes $skiptoken=x $filter= $filter=id%20in%20('x') $orderby=id $search=x".split(),
     *b"$format=xml access_token={{app}} %ff=%fe &&=& %24select=id since=99999999999 since=-1".split(),
     *b"login_hint=%00&prompt=none state=%0d%0aX:y redirect_uri=javascript:alert(1) redirect_uri=http://[".split(),
-    b"redirect_uri=http://a:x",
+    b"redirect_uri=http://a:x", b"q=%00", b"q=%ff", b"q=" + b"a" * 2000, b"after=%s/%s" % (ID, ID), b"before=" + b"9" * 18,
+    *b"q=' q=%25 q=%C4%B0 tenant=x availability=x after=x after=/ before=0 before=-1 hours=0 ended=x next=//evil".split(),
 )
 HEADERS = tuple((name, value) for name, values in {
     b"Host": (b"", b"a b", b"[", b"[::1", b"x" * 300, b"\xff", b"evil.example", b"a:b:c", b"a/b", b"a:99999"),
@@ -47,7 +48,10 @@ HEADERS = tuple((name, value) for name, values in {
     b"Range": (b"bytes=0-1", b"bytes=9-1", b"x=-"),
     b"If-None-Match": (b"*",),
     b"If-Modified-Since": (b"Thu, 01 Jan 1970 00:00:00 GMT", b"x"),
-    b"Cookie": (b"a=\xff; b",),
+    b"Cookie": (
+        b"a=\xff; b", b"presence-admin={{visit}}", b"presence-admin=", b"presence-admin=\xff", b"presence-admin={{visit}}x",
+        b'presence-admin="\\377{{visit}}"', b"presence-admin=W10.x; presence-admin={{visit}}",
+    ),
     b"X-HTTP-Method-Override": (b"DELETE",),
     b"X-Original-URL": (b"/emulator/reset",),
     b"Connection": (b"Upgrade", b"close, keep-alive"),

@@ -24,7 +24,7 @@ from app.emulator.shared import FAULTS, MovableClock, SharedPage
 from app.factory import create_app
 from app.services.emulation import Emulation
 from config import Settings
-from tests.builders import signing_key
+from tests.builders import admin_settings, signing_key
 from tests.fuzz import credentials
 from tests.servers import shipped_settings
 from tests.tokens import APP, AUDIENCE, OTHER_APP, OTHER_TENANT, TENANT, USER
@@ -33,6 +33,8 @@ SERVERS = ("production", "development")
 CLIENT, SERVER = ("127.0.0.1", 50000), ("127.0.0.1", 8000)
 OAUTH = re.compile(r"/[^/]+/oauth2/.*", re.ASCII | re.DOTALL)
 """Where errors have OAuth's shape, or are a page."""
+ADMIN = re.compile(r"/+admin(?:/.*)?", re.ASCII | re.DOTALL)
+"""Where errors are pages."""
 FAULTS_ASKED_FOR = ("A fault that was asked for.", "The answer was lost, as asked for.")
 OF_SESSIONS = {EventKind.SET, EventKind.CLEARED, EventKind.EXPIRED}
 
@@ -85,6 +87,7 @@ class Target:
             "database_pool": 2,
             "instance_path": folder,
             "auth_audiences": (AUDIENCE,),
+            **admin_settings(),
         }
         tenants, keys = (TENANT, OTHER_TENANT), str(folder / "jwks.json")
         self.apps = {
@@ -218,8 +221,10 @@ def _check_error(answer: Answer) -> None:
     if answer.method == "HEAD":
         _hold(answer.status < 500 and not answer.body, "a fault, or a body", answer)
         return
-    if answer.headers["Content-Type"].startswith("text/html") and OAUTH.fullmatch(answer.path):
-        _hold(answer.status == 400, "a page for this", answer)
+    if answer.headers["Content-Type"].startswith("text/html"):
+        told_on_pages = OAUTH.fullmatch(answer.path) if answer.status == 400 else None
+        _hold(bool(told_on_pages or ADMIN.fullmatch(answer.path)), "a page for this", answer)
+        _hold(answer.status < 500, "a fault", answer)
         return
     _hold(answer.headers["Content-Type"] == "application/json", "an error that is not JSON", answer)
     body = json.loads(answer.body)
