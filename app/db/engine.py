@@ -144,6 +144,7 @@ def make_engine(
         poolclass=_watched(waited) if waited else QueuePool,
         pool_size=pool,
         max_overflow=0,
+        pool_use_lifo=True,  # the last one back is the warmest, in the database as well
         pool_timeout=seconds / 2,
         pool_reset_on_return=None,  # nothing is left open: whoever says BEGIN says COMMIT or ROLLBACK
         connect_args=connect_args,
