@@ -114,7 +114,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
     audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
     home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
     tokens = openapi.Tokens(_token_url(settings, home_tenant_id), f"{audience}/.default")
-    app.register_blueprint(openapi.blueprint(MOUNTS, tokens))
+    app.register_blueprint(openapi.blueprint(MOUNTS, tokens, alone="emulator"))
     if settings.admin_secret_key:
         door = Door(dict(settings.admin_users), settings.admin_secret_key.get_secret_value())
         counts = {

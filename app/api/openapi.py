@@ -75,6 +75,10 @@ OPTIONS: dict[str, Json] = {
     "$count": {"description": "Whether to count all, too.", "schema": {"type": "boolean"}},
     "$skiptoken": {"description": "Comes with `@odata.nextLink`.", "schema": GUID_SCHEMA},
     "$select": {"description": "The properties to return; all, when absent.", "style": "form", "explode": False},
+    "since": {
+        "description": "The `next` of an earlier answer.",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
+    },
     "$expand": {"description": "Taken, and without effect: all there is is there.", "style": "form", "explode": False},
 }
 PATH_PARAMETERS: dict[str, Json] = {
@@ -100,16 +104,17 @@ class Tokens(NamedTuple):
         return self.url is not None and self.url.startswith("/")
 
 
-def blueprint(mounts: Mapping[str, str], tokens: Tokens) -> Blueprint:
+def blueprint(mounts: Mapping[str, str], tokens: Tokens, alone: str) -> Blueprint:
     """Return the routes of the document and of the page.
 
     `mounts` are the blueprints that hold the same routes each, and their prefixes; the routes of the first are read.
+    `alone` is one that, where it is there at all, has its routes at the root only.
     """
     bp = Blueprint("openapi", __name__, template_folder="templates")
 
     @cache
     def written() -> str:
-        return encode(document(current_app, mounts, tokens))
+        return encode(document(current_app, mounts, tokens, alone))
 
     @bp.get("/openapi.json")
     @public
@@ -137,8 +142,10 @@ def blueprint(mounts: Mapping[str, str], tokens: Tokens) -> Blueprint:
     return bp
 
 
-def document(app: Flask, mounts: Mapping[str, str], tokens: Tokens) -> Json:
-    """Return the OpenAPI document of the routes that each of the `mounts` has, made from their contracts.
+def document(app: Flask, mounts: Mapping[str, str], tokens: Tokens, alone: str) -> Json:
+    """Return the OpenAPI document of the routes that each of the `mounts` has and of those of `alone`.
+
+    It is made from their contracts.
 
     Raises:
         AttributeError: a route of theirs declares none.
@@ -147,8 +154,11 @@ def document(app: Flask, mounts: Mapping[str, str], tokens: Tokens) -> Json:
     mount, prefix = next(iter(mounts.items()))
     paths: dict[str, Json] = {}
     for rule in app.url_map.iter_rules():
-        if rule.endpoint.partition(".")[0] == mount:
-            path = _path(rule, prefix.rstrip("/"))
+        name = rule.endpoint.partition(".")[0]
+        if name in {mount, alone}:
+            path = _path(rule, prefix.rstrip("/") if name == mount else "")
+            if name == alone:
+                paths.setdefault(path, {"servers": [{"url": "/"}]})
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 paths.setdefault(path, {})[method.lower()] = described.operation(rule, path)
     return {
@@ -205,7 +215,7 @@ class _Described:
         """Return the operation of a route."""
         view: Any = self._app.view_functions[rule.endpoint]
         contract: Contract = view.contract
-        access: Access = view.access
+        access: Access | None = view.access if isinstance(view.access, Access) else None
         summary, _, details = (view.__doc__ or "").strip().partition("\n")
         on_me = MeWithoutUser in contract.get("refuses", ())
         described: Json = {
@@ -270,8 +280,10 @@ class _Described:
             "content": {JSON: {"schema": {"allOf": [self._schema(ErrorBody), narrowed]}}},
         }
 
-    def _security(self, access: Access, *, on_me: bool) -> list[Json]:
-        """Return the alternatives: one permission each, and a token got by the application itself."""
+    def _security(self, access: Access | None, *, on_me: bool) -> list[Json]:
+        """Return the alternatives: one permission each, and a token got by the application itself. None: no token."""
+        if access is None:
+            return []
         delegated = dict.fromkeys(access.own + access.everybody)
         wanted = delegated if on_me else dict.fromkeys((*access.roles, *delegated))
         alternatives: list[Json] = [{"bearer": [permission]} for permission in wanted]
@@ -319,20 +331,21 @@ class _Described:
         }
 
 
-def _facts(rule: Rule, contract: Contract, access: Access) -> Iterator[type[Exception]]:
+def _facts(rule: Rule, contract: Contract, access: Access | None) -> Iterator[type[Exception]]:
     """Return what a route can refuse a request with: what the door states for its like, then what it states itself."""
-    yield from (InvalidToken, TooManyRequests, KeysUnavailable, StoreUnavailable)
-    if not access.any_token:
-        yield PermissionMissing
+    if access:
+        yield from (InvalidToken, TooManyRequests, KeysUnavailable, StoreUnavailable)
+        if not access.any_token:
+            yield PermissionMissing
     if rule.arguments:
         yield NotFound  # of an id with a slash in it
     if "user_id" in rule.arguments or "body" in contract:
         yield InvalidArgument
     if "body" in contract:
         yield from (MalformedBody, WrongMediaType, RequestEntityTooLarge)
-    if "options" in contract:
+    if access and "options" in contract:
         yield InvalidQuery
-    if "answer" in contract and "media_type" not in contract:
+    if access and "answer" in contract and "media_type" not in contract:
         yield NotAcceptable
     yield from contract.get("refuses", ())
 
@@ -344,7 +357,10 @@ def _when(fact: type[Exception]) -> str:
     return (fact.__doc__ or "").partition("\n")[0]
 
 
-def _permissions(access: Access, *, on_me: bool) -> Iterator[str]:
+def _permissions(access: Access | None, *, on_me: bool) -> Iterator[str]:
+    if access is None:
+        yield "No token."
+        return
     if access.any_token:
         yield "Any valid token."
         return

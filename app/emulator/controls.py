@@ -2,24 +2,25 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from flask import Blueprint, request
+from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from app.domain.durations import parse_duration
 from app.domain.values import LONGEST_SESSION, SETTABLE, SHORTEST_SESSION, SessionKey, Shown
 from app.emulator.faults import Fault, Faults
-from app.emulator.hints import Hints
+from app.emulator.hints import HintId, Hints
 from app.emulator.shared import MovableClock
-from app.services.emulation import Emulation
-from app.services.presence import PresenceService
+from app.services.emulation import Emulation, UnknownSnapshot
+from app.services.presence import PresenceService, StoreUnavailable
 from app.web.answers import json_answer
-from app.web.bodies import GraphBody, Guid, read_body, sentence
+from app.web.bodies import GraphBody, Guid, sentence
 from app.web.errors import InvalidArgument
-from app.web.guard import public
+from app.web.guard import everybody
 
 PATH = "/emulator"
 MOST_BYTES = 64 * 1024 * 1024
@@ -143,31 +144,63 @@ class Snapshot(GraphBody):
         return tables
 
 
+class Clock(TypedDict):
+    """The server's time."""
+
+    now: str
+    frozen: bool
+
+
+class FaultList(TypedDict):
+    """The faults that are still to come."""
+
+    value: list[Fault]
+
+
+class GivenHint(TypedDict):
+    """A hint, and the request that it was given to."""
+
+    id: HintId
+    text: str
+    level: Literal["warning", "info"]
+    at: str
+    method: str
+    path: str
+    requestId: str
+
+
+class HintList(TypedDict):
+    """Hints, oldest first."""
+
+    value: list[GivenHint]
+    next: int
+    """What `since` takes to go on from here."""
+
+
 def blueprint(
     clock: MovableClock, faults: Faults, hints: Hints, emulation: Emulation, presence: PresenceService
 ) -> Blueprint:
     """Return the emulator's routes. `presence` is what seeds are set with, and says nothing of them."""
     bp = Blueprint("emulator", __name__, url_prefix=PATH)
 
-    def time_now() -> ResponseReturnValue:
+    def time_now() -> Clock:
         return {"now": clock().isoformat(), "frozen": clock.frozen}
 
     @bp.get("/clock")
-    @public
+    @everybody(answer=Clock)
     def get_clock() -> ResponseReturnValue:
         """Return the server's time, and whether it stands still."""
-        return time_now()
+        return json_answer(time_now())
 
     @bp.post("/clock")
-    @public
-    def move_clock() -> ResponseReturnValue:
+    @everybody(body=MoveClock, answer=Clock)
+    def move_clock(body: MoveClock) -> ResponseReturnValue:
         """Move the clock of all workers at once: presence and tokens follow."""
-        body = read_body(MoveClock)
         clock.set(body.moment(clock()), frozen=clock.frozen if body.frozen is None else body.frozen)
-        return time_now()
+        return json_answer(time_now())
 
     @bp.post("/reset")
-    @public
+    @everybody(refuses=(StoreUnavailable,))
     def reset() -> ResponseReturnValue:
         """Forget everything: rows, faults, hints, and the clock's offset."""
         emulation.reset()
@@ -177,63 +210,60 @@ def blueprint(
         return "", 200
 
     @bp.post("/seed")
-    @public
-    def seed() -> ResponseReturnValue:
+    @everybody(body=Seed, most_bytes=MOST_BYTES, refuses=(StoreUnavailable,))
+    def seed(body: Seed) -> ResponseReturnValue:
         """Set many sessions; one that makes no sense stops all."""
-        request.max_content_length = MOST_BYTES
-        for session in read_body(Seed).sessions:
+        for session in body.sessions:
             key = SessionKey(session.tenant_id, session.user_id, session.session_id)
             presence.set(key, session.shown, session.expiration_duration, key.session_id)
         return "", 200
 
     @bp.get("/snapshot")
-    @public
+    @everybody(answer=Snapshot, refuses=(StoreUnavailable,))
     def snapshot() -> ResponseReturnValue:
         """Return all rows and the time, to be restored later."""
-        return json_answer({"now": clock().isoformat(), "frozen": clock.frozen, "tables": emulation.snapshot()})
+        return json_answer({**time_now(), "tables": emulation.snapshot()})
 
     @bp.put("/snapshot")
-    @public
-    def restore() -> ResponseReturnValue:
+    @everybody(body=Snapshot, most_bytes=MOST_BYTES, refuses=(UnknownSnapshot, StoreUnavailable))
+    def restore(body: Snapshot) -> ResponseReturnValue:
         """Bring rows and time back to a snapshot."""
-        request.max_content_length = MOST_BYTES
-        body = read_body(Snapshot)
         emulation.restore(body.tables)
         clock.set(body.now, frozen=body.frozen)
         return "", 200
 
     @bp.get("/faults")
-    @public
+    @everybody(answer=FaultList)
     def list_faults() -> ResponseReturnValue:
         """Return the faults that are still to come."""
         return json_answer({"value": faults.waiting()})
 
     @bp.post("/faults")
-    @public
-    def add_fault() -> ResponseReturnValue:
+    @everybody(body=Fault)
+    def add_fault(body: Fault) -> ResponseReturnValue:
         """Let the next requests that match fail."""
-        faults.add(read_body(Fault))
+        faults.add(body)
         return "", 200
 
     @bp.delete("/faults")
-    @public
+    @everybody()
     def clear_faults() -> ResponseReturnValue:
         """Let no request fail any more."""
         faults.clear()
         return "", 200
 
     @bp.get("/hints")
-    @public
-    def list_hints() -> ResponseReturnValue:
+    @everybody(options=("since",), answer=HintList, refuses=(InvalidArgument,))
+    def list_hints(options: dict[str, str]) -> ResponseReturnValue:
         """Return the hints that were given, oldest first; `since` an earlier answer's `next`, only newer ones."""
-        since = request.args.get("since", "0")
+        since = options.get("since", "0")
         if not re.fullmatch(r"\d{1,9}", since, re.ASCII):
             raise InvalidArgument(f"[Since]: must be a number, the `next` of an earlier answer, got {since!r:.30}.")
         found = hints.since(int(since))
         return json_answer({"value": found, "next": int(since) + len(found)})
 
     @bp.delete("/hints")
-    @public
+    @everybody()
     def clear_hints() -> ResponseReturnValue:
         """Forget the hints, and count from 0 again."""
         hints.clear()

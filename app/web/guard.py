@@ -144,6 +144,26 @@ def public(view: View) -> View:
     return _declare(view, "public")
 
 
+def everybody(**contract: Unpack[Contract]) -> Callable[[View], View]:
+    """Let everybody pass; hand the view the body and the options that the contract asks for."""
+
+    def opened(view: View) -> View:
+        @wraps(view)
+        def enter(**said: Any) -> ResponseReturnValue:
+            if "most_bytes" in contract:
+                request.max_content_length = contract["most_bytes"]
+            if "body" in contract:
+                said["body"] = read_body(contract["body"])
+            if "options" in contract:
+                said["options"] = {name: request.args[name] for name in contract["options"] if name in request.args}
+            return view(**said)
+
+        enter.contract = contract  # type: ignore[attr-defined]
+        return public(enter)
+
+    return opened
+
+
 def _any(permissions: tuple[str, ...]) -> str:
     return " or ".join(dict.fromkeys(permissions))
 

@@ -54,7 +54,9 @@ def development(tmp_path: Path) -> FlaskClient:
 
 
 def operations(document: Json) -> dict[tuple[str, str], Json]:
-    return {(method.upper(), path): said for path, item in document["paths"].items() for method, said in item.items()}
+    """Those of all mounts; what is at the root only has servers of its own."""
+    everywhere = {path: item for path, item in document["paths"].items() if "servers" not in item}
+    return {(method.upper(), path): said for path, item in everywhere.items() for method, said in item.items()}
 
 
 def described_as(rule: str) -> str:
@@ -79,6 +81,26 @@ def test_each_mount_has_what_is_described_and_no_more(flask_app: Flask, document
     }
     assert served == operations(document).keys()
     assert MOUNTS[mount] in [server["url"] for server in document["servers"]]
+
+
+def test_the_emulators_controls_are_described_at_the_root_and_in_development_only(
+    development: FlaskClient, production: FlaskClient
+) -> None:
+    described = {
+        (method.upper(), path)
+        for path, item in development.get("/openapi.json").get_json()["paths"].items()
+        for method, said in item.items()
+        if item.get("servers") == [{"url": "/"}] and method != "servers" and said["security"] == []
+    }
+    served = {
+        (method, rule.rule)
+        for rule in development.application.url_map.iter_rules()
+        if rule.endpoint.startswith("emulator.")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert described == served
+    assert len(served) == 11
+    assert "/emulator" not in production.get("/openapi.json").text
 
 
 def test_an_operation_names_the_permissions_that_its_view_wants(flask_app: Flask, document: Json) -> None:
@@ -125,7 +147,7 @@ def test_every_fact_is_told_of_some_operation_or_is_none_of_theirs(document: Jso
         "ParseException",  # what is no HTTP, as gunicorn finds when the body is read
         "Exception",  # what nobody foresees
         "NotReady",  # of /readyz
-        "UnknownSnapshot",  # of the emulator
+        "ParseException",  # what is no request
     }
     assert told | elsewhere == {fact.__name__ for fact in ANSWERS}
     assert told.isdisjoint(elsewhere)
@@ -291,7 +313,7 @@ def test_what_the_door_refuses_is_documented_where_it_is_refused_and_only_there(
 def test_an_application_is_answered_as_documented(flask_app: Flask, graph: Graph, document: Json) -> None:
     caller = graph.app(app_id=EXAMPLE_APP)
     graph.shows(EXAMPLE_USER, caller, IN_A_CALL)  # so that the documented example has something to clear, once
-    seen = tried(flask_app, caller, "^/(?!me)")
+    seen = tried(flask_app, caller, "^/(?!me|emulator)")
     assert seen.keys() == {f"{method} {path}" for method, path in operations(document) if not path.startswith("/me")}
     clears = [seen.pop(label) for label in list(seen) if label.endswith("/clearPresence")]
     assert {200, 400, 404, 415} <= set().union(*clears)

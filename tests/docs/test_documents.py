@@ -77,7 +77,8 @@ def test_the_table_of_what_is_supported_has_every_operation(flask_app: Flask) ->
         for owner in OWNERS.values()
     }
     paths = flask_app.test_client().get("/openapi.json").get_json()["paths"]
-    assert listed == {(method.upper(), path) for path, item in paths.items() for method in item}
+    everywhere = {path: item for path, item in paths.items() if "servers" not in item}
+    assert listed == {(method.upper(), path) for path, item in everywhere.items() for method in item}
 
 
 def test_the_error_table_is_the_one_that_answers() -> None:
