@@ -22,8 +22,8 @@ SERVER = Path(__file__).parent / "server"
 CHECKOUT = Path(__file__).resolve().parents[3]
 START_SECONDS = 60
 SETTINGS = (
-    *("AUTH_", "CLIENT_TIMEOUT", "CORS_", "DATABASE_", "GUNICORN_", "HOST", "INSTANCE_PATH", "LOG_LEVEL", "METRICS"),
-    *("PORT", "PRESENCE_ENV", "RATE_LIMIT", "SQLITE_", "TLS_", "WEB_", "FORWARDED_ALLOW_IPS"),
+    *("ADMIN_", "AUTH_", "CLIENT_TIMEOUT", "CORS_", "DATABASE_", "GUNICORN_", "HOST", "INSTANCE_PATH", "LOG_LEVEL"),
+    *("METRICS", "OTEL_", "PORT", "PRESENCE_ENV", "RATE_LIMIT", "SQLITE_", "TLS_", "WEB_", "FORWARDED_ALLOW_IPS"),
 )
 """How the names of the server's settings begin. Those in a test run's environment are meant for something else."""
 LOG_LINES = 15
