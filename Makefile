@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PICTURES ?=
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers bench-scale docs
+.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers profile soak bench-scale docs
 
 setup: .venv/installed
 
@@ -67,6 +67,16 @@ bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for 
 seed-users: setup  # N=1000000; the database of DATABASE_URL, which must be empty; SEED="--tenant …" for another tenant
 	$(BIN)/alembic upgrade head
 	$(BIN)/python -m bench.seed $(or $(N),$(error make seed-users N=1000000 says how many)) $(SEED)
+
+profile: setup  # PROFILE="--engine sqlite --cases read"; py-spy may need root
+	@test -x $(BIN)/py-spy || { echo "Installing what requirements-bench.txt pins"; \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.txt; }
+	@PYTHONPATH=. $(BIN)/python bench/profiling.py $(PROFILE)
+
+soak: setup  # a quarter of an hour; SOAK="--engine sqlite --requests 100000"
+	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.txt; }
+	@PYTHONPATH=. $(BIN)/python bench/soak.py $(SOAK)
 
 bench-clock: setup
 	@PYTHONPATH=. $(BIN)/python bench/clock.py

@@ -31,6 +31,7 @@ from databases import APPS, BASE, CASES, TENANT, Action, Database, Sample
 from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 from sqlalchemy import URL
 
+from app.api.schemas import MOST_IDS
 from app.emulator.keys import SigningKey
 from app.emulator.tokens import app_only_claims, mint
 from config import GRAPH_AUDIENCES, Settings, load
@@ -306,6 +307,11 @@ def table(measured: Measured) -> Iterator[str]:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for name, *cells in rows:
             yield "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
+        for series, samples in measured.items():
+            single = measured.get(series._replace(case="read"))
+            if series[:3] == (connections, SERVICE, durability) and series.case == "bulk read" and single:
+                reads = statistics.median(s.cpu_us / r.cpu_us for s, r in zip(samples, single, strict=True))
+                yield f"{series.engine}: a bulk read of {MOST_IDS} costs {reads:.1f} single ones"
 
 
 def _groups(measured: Measured) -> Sequence[tuple[int, str]]:
