@@ -184,7 +184,7 @@ class Settings(DatabaseSettings):
     """URL of what takes OTLP over HTTP; OpenTelemetry's other variables hold as well"""
     client_timeout: Length = timedelta(seconds=30)
     """longest silence of a client in the middle of its request; then the connection is closed"""
-    database_pool: int = Field(default=8, ge=1, le=256)
+    database_pool: int = Field(default=16, ge=1, le=256)
     """most database connections of one worker"""
     database_timeout: Length = timedelta(seconds=5)
     """longest wait for a connection, a lock or a statement; then 503"""
