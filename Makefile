@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PICTURES ?=
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers profile soak bench-scale docs
+.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers profile soak bench-scale docs test-pgbouncer
 
 setup: .venv/installed
 
@@ -142,6 +142,11 @@ test-deploy: setup  # one to three minutes; needs root on Debian with Linux 6.3 
 		command -v $${pair%:*} >/dev/null || { echo "Installing Debian's $${pair#*:}"; \
 			apt-get -qq update && apt-get -qq install -y --no-install-recommends $${pair#*:} >/dev/null; }; done
 	$(BIN)/pytest --override-ini addopts="-p no:cacheprovider" -v tests/deploy
+
+test-pgbouncer: setup  # needs Linux, and root or Debian's package pgbouncer
+	@command -v pgbouncer >/dev/null || { echo "Installing Debian's pgbouncer"; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends pgbouncer >/dev/null; }
+	$(BIN)/pytest --override-ini addopts="-p no:cacheprovider" -q tests/pgbouncer
 
 audit: setup  # offline it lists the licences and says that nothing was compared
 	@test -x instance/audit/bin/pip-audit || { echo "Installing what requirements-audit.txt pins"; \

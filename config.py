@@ -188,6 +188,8 @@ class Settings(DatabaseSettings):
     """most database connections of one worker"""
     database_timeout: Length = timedelta(seconds=5)
     """longest wait for a connection, a lock or a statement; then 503"""
+    database_prepare: bool = True
+    """`false`: no statement is prepared on PostgreSQL, for a PgBouncer in transaction mode"""
     sqlite_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """`NORMAL` is faster, but a power cut may lose the last acknowledged writes"""
     rate_limit: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = None

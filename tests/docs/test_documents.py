@@ -48,6 +48,8 @@ def default(name: str) -> str:
         return "`instance`"
     if name == "auth_issuers":
         return "Entra's v1 and v2"
+    if isinstance(value, bool):
+        return f"`{value}`".lower()
     if hasattr(value, "total_seconds"):
         return f"{value.total_seconds():.0f} s"
     return f"`{value}`" if value not in ((), None) else "none"

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
 from alembic import command
 from psycopg import sql
-from sqlalchemy import URL, Column, Engine, FromClause, Join, Table, select
+from sqlalchemy import URL, Column, Engine, FromClause, Join, Table, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.dml import Delete, Insert, Update
@@ -19,14 +19,14 @@ from sqlalchemy.sql.selectable import CompoundSelect, Select
 from app.api.schemas import MOST_IDS
 from app.db import directory, statements
 from app.db.engine import make_engine
-from app.db.models import Base, DirectoryUser
+from app.db.models import Base, DirectoryUser, PresenceEvent
 from app.db.prepared import Prepared
 from app.db.statements import Part
 from app.db.store import EventLog, make_store
-from app.domain.values import IN_A_CALL, EventKind, WorkLocationType
+from app.domain.values import IN_A_CALL, PRESENTING, EventKind, SessionKey, WorkLocationType
 from tests.bench.test_seed import seed
 from tests.builders import START, new_id
-from tests.conftest import alembic_config
+from tests.conftest import ROOT, alembic_config
 
 USERS = 3_000
 OF_MANY = (statements.LIST_USERS, statements.COUNT_USERS)
@@ -228,14 +228,11 @@ def test_sqlite_searches_by_the_key(seeded: Engine, name: str) -> None:
     assert all(re.match(r"SEARCH .*\(tenant_id=\? AND user_id=\?", step) for step in steps), plan
 
 
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True, scope="session")
-@pytest.mark.parametrize("name", HOT["postgresql"])
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-def test_postgresql_looks_up_by_the_key(seeded: Engine, name: str, mode: str) -> None:
-    """As it is planned for the values at hand, and for any values, which is where a prepared statement ends up."""
-    prepared = Prepared(HOT["postgresql"][name], seeded.dialect)
-    arguments = sql.SQL(", ").join(map(sql.Literal, values(prepared, seeded)))
-    with seeded.connect() as connection:
+def postgresql_plan(engine: Engine, name: str, mode: str) -> list[Mapping[str, Any]]:
+    """Return the nodes of a hot statement's plan, as a server makes it for a prepared statement."""
+    prepared = Prepared(HOT["postgresql"][name], engine.dialect)
+    arguments = sql.SQL(", ").join(map(sql.Literal, values(prepared, engine)))
+    with engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         driver.execute(f"SET plan_cache_mode = {mode}")
         driver.execute(f"PREPARE hot AS {prepared.sql}")
@@ -243,16 +240,76 @@ def test_postgresql_looks_up_by_the_key(seeded: Engine, name: str, mode: str) ->
             ((plan,),) = driver.execute(sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE hot ({})").format(arguments)).fetchall()
         finally:
             driver.execute("DEALLOCATE hot")
-    nodes = list(nodes_of(plan[0]["Plan"]))
-    scans = [node for node in nodes if "Relation Name" in node and node["Node Type"] != "ModifyTable"]
-    looked_up = [node["Index Cond"] for node in nodes if "Index Name" in node]
-    assert scans
-    assert {scan["Node Type"] for scan in scans} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, plan
-    assert len(looked_up) == len(scans), plan
-    assert all("(tenant_id = " in condition and "(user_id = " in condition for condition in looked_up), plan
+    return list(nodes_of(plan[0]["Plan"]))
 
 
 def nodes_of(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
         yield from nodes_of(child)
+
+
+def assert_looked_up_by_the_key(nodes: Sequence[Mapping[str, Any]]) -> None:
+    scans = [node for node in nodes if "Relation Name" in node and node["Node Type"] != "ModifyTable"]
+    looked_up = [node["Index Cond"] for node in nodes if "Index Name" in node]
+    assert scans
+    assert {scan["Node Type"] for scan in scans} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, nodes
+    assert len(looked_up) == len(scans), nodes
+    assert all("(tenant_id = " in condition and "(user_id = " in condition for condition in looked_up), nodes
+
+
+on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True, scope="session")
+every_plan = pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+"""For the values at hand, and for any values, which is where a prepared statement ends up."""
+
+
+@on_postgresql
+@pytest.mark.parametrize("name", HOT["postgresql"])
+@every_plan
+def test_postgresql_looks_up_by_the_key(seeded: Engine, name: str, mode: str) -> None:
+    assert_looked_up_by_the_key(postgresql_plan(seeded, name, mode))
+
+
+@pytest.fixture(scope="module")
+def partitioned(make_database: Callable[[], URL]) -> Iterator[Engine]:
+    """The same in tables that are partitioned as docs/scale.md tells."""
+    url = make_database()
+    command.upgrade(alembic_config(url), "head")
+    engine = make_engine(url, pool=1, timeout=timedelta(seconds=60))
+    told = (ROOT / "docs" / "scale.md").read_text().partition("```sql\n")[2].partition("```")[0]
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute(told)
+    assert seed(url, str(USERS)) == ""
+    with engine.connect() as connection:  # the pool's only one; an eighth of so few users would be read in whole
+        connection.execute(text("SET enable_seqscan = off"))
+    yield engine
+    engine.dispose()
+
+
+@on_postgresql
+@pytest.mark.parametrize("name", HOT["postgresql"])
+@every_plan
+def test_a_partitioned_table_is_looked_into_by_the_key_and_in_one_partition(
+    partitioned: Engine, name: str, mode: str
+) -> None:
+    nodes = postgresql_plan(partitioned, name, mode)
+    assert_looked_up_by_the_key(nodes)
+    looked_into = {node["Relation Name"] for node in nodes if "Index Name" in node and "Relation Name" in node}
+    partitions = {name.rpartition("_")[2] for name in looked_into} - {"user"}  # directory_user is whole
+    assert len(partitions) == (0 if name == "directory" else 8 if name == "bulk read" else 1), looked_into
+
+
+@on_postgresql
+def test_partitioned_tables_hold_what_the_store_writes(partitioned: Engine) -> None:
+    store, key, hour = make_store(partitioned), SessionKey(new_id(), new_id(), new_id()), timedelta(hours=1)
+    for shown in (IN_A_CALL, IN_A_CALL, PRESENTING):
+        assert [one.shown for one in store.set_session(key, shown, hour, START, new_id())] == [shown]
+    assert [one.shown for one in store.read_user(key.tenant_id, key.user_id).sessions] == [PRESENTING]
+    assert store.end_session(key, START, new_id()) == []
+    assert store.end_session(key, START, new_id()) is None
+    with partitioned.connect() as connection:
+        kinds = connection.scalars(
+            select(PresenceEvent.kind).where(PresenceEvent.user_id == key.user_id).order_by(PresenceEvent.id)
+        ).all()
+    assert kinds == [EventKind.SET, EventKind.SET, EventKind.CLEARED]
