@@ -179,6 +179,8 @@ class BrowsingService:
         tenants = [tenant_id] if tenant_id else self._browser.tenants()
         if DASHED_GUID.fullmatch(text):
             keys = self._browser.known([UserKey(tenant, text.lower()) for tenant in tenants])
+        elif not (text.isascii() and text.isprintable()):
+            keys = []  # no name begins like that, and PostgreSQL would not take a NUL
         else:
             keys = self._browser.named(text, tenant_id, PAGE)
             if not keys and "@" in text:

@@ -335,3 +335,8 @@ def test_what_applications_say_is_text_and_no_markup(
         assert "<script>" not in text
         assert "<b>@" not in text
         assert path.endswith("script%3E") or "&lt;script&gt;alert(1)" in text
+
+
+@pytest.mark.parametrize("text", ["%00", "adele%00", "adele%0A", "%C4%B0", "%FF", "%25", "%27"])
+def test_a_search_for_what_begins_no_name_finds_nobody(olga: Browser, text: str) -> None:
+    assert "adele@contoso.com" not in olga.page(f"/users?q={text}")
