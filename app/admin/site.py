@@ -155,8 +155,10 @@ def _is_ours(door: Door) -> bool:
 
 
 def _sign_in_page(door: Door, fault: str = "", status: HTTPStatus = HTTPStatus.OK) -> Response:
+    ended = not g.visit and _cookie_name() in request.cookies
     g.visit = g.visit or door.visit(g.now)
-    return make_response(render_template("admin/sign_in.html", fault=fault, name=request.form.get("name", "")), status)
+    shows = {"fault": fault, "ended": ended, "name": request.form.get("name", "")}
+    return make_response(render_template("admin/sign_in.html", **shows), status)
 
 
 def _way_on() -> str:

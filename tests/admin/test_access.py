@@ -152,6 +152,7 @@ def test_signing_out_forgets_who_it_was(olga: Browser) -> None:
     assert olga.get().status_code == 200, "a form from elsewhere signs nobody out"
     assert olga.send("/users", "/sign-out").status_code == 303
     assert olga.get().status_code == 303
+    assert "Your visit has ended" not in olga.page("/sign-in")
 
 
 @pytest.mark.parametrize(
@@ -180,6 +181,7 @@ def test_an_idle_visit_ends_after_half_an_hour_to_the_second(olga: Browser, cloc
     assert olga.get("/users").status_code == 200
     clock.now += access.IDLE
     assert olga.get("/users").status_code == 303
+    assert "Your visit has ended" in olga.page("/sign-in")
 
 
 def test_a_page_that_refreshes_itself_is_no_use(olga: Browser, clock: Clock) -> None:
