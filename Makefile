@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PICTURES ?=
 run run-tls: export PRESENCE_ENV ?= development
 
-.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers profile soak bench-scale docs test-pgbouncer
+.PHONY: setup run run-tls test lint lock bench bench-clock demo test-example test-ha chaos slow-clients test-redis audit seed-users test-clients fuzz bench-writers profile soak bench-scale docs test-pgbouncer bench-commands
 
 setup: .venv/installed
 
@@ -58,6 +58,9 @@ bench-scale: setup  # SCALE="--sizes 10000,1000000,10000000": 1 GB of disk and t
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \
 		$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-bench.txt; }
 	@PYTHONPATH=. $(BIN)/python bench/scale.py $(SCALE)
+
+bench-commands: setup  # COMMANDS="--sizes 10000,1000000": 2 GB of disk and some minutes
+	@PYTHONPATH=. $(BIN)/python bench/commands.py $(COMMANDS)
 
 bench: setup  # BENCH="--connections 1,16,128 --durability durable,relaxed" for all of it
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || { echo "Installing what requirements-bench.txt pins"; \

@@ -73,6 +73,8 @@ def test_each_session_is_there_once_and_before_those_it_goes_before(state: UserS
     said = explain(state, now)
     assert sorted(session.session for session in said.sessions) == sorted(state.sessions)
     assert [session.live for session in said.sessions] == sorted((s.live for s in said.sessions), reverse=True)
+    ended = [session.session.expires_at for session in said.sessions if not session.live]
+    assert ended == sorted(ended, reverse=True)
     live = [session.session for session in said.live]
     for place, session in enumerate(said.live):
         assert aggregate(live[place:], now) == session.shows
