@@ -152,8 +152,7 @@ class Inspector(Database):
         ]
 
     def _rows(self, statement: Any) -> list[Row]:
-        with self._cursor() as cursor:
-            return self._prepared(statement).run(cursor, {})
+        return self._run(self._prepared(statement), {})
 
 
 def _row(columns: Sequence[ColumnElement[Any]], values: Sequence[object]) -> ColumnElement[Any]:
