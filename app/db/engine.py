@@ -167,10 +167,8 @@ def make_engine(
         def connect(_dialect: object, _record: object, args: Any, options: Any) -> ImpatientConnection:
             connection = ImpatientConnection.connect(*args, **options)
             connection.longest_wait_seconds = seconds + GRACE_SECONDS
-            connection.prepares, connection.prepare_threshold = connection.prepare_threshold is not None, None
+            connection.prepares, connection.prepare_threshold = prepare, None
             connection.adapters.register_loader("uuid", TextLoader)
-            if not prepare:
-                connection.prepare_threshold = None
             return connection
 
     _leave_to_parent(engine)

@@ -16,8 +16,8 @@ GUID = "22553876-f5ab-4529-bffb-cfe50aa89f87"
 
 
 @contextmanager
-def lent(url: URL, timeout: timedelta = timedelta(seconds=5)) -> Iterator[LastingCursor]:
-    engine = make_engine(url, pool=1, timeout=timeout)
+def lent(url: URL, timeout: timedelta = timedelta(seconds=5), *, prepare: bool = True) -> Iterator[LastingCursor]:
+    engine = make_engine(url, pool=1, timeout=timeout, prepare=prepare)
     connection = engine.raw_connection()
     cursor = connection.driver_connection.lasting_cursor  # type: ignore[union-attr]
     yield cursor
@@ -74,8 +74,7 @@ def test_no_more_is_prepared_than_agreed(postgres: URL) -> None:
 
 
 def test_nothing_is_prepared_behind_a_pooler_that_mixes_sessions(postgres: URL) -> None:
-    with lent(postgres) as cursor:
-        cursor.connection.prepares = False  # type: ignore[attr-defined]
+    with lent(postgres, prepare=False) as cursor:
         assert cursor.rows(TYPED, [MOMENT, 1, GUID]) == [(MOMENT, 1, GUID)]
         assert cursor.rows("SET search_path = public", []) == []
         assert prepared(cursor) == 0
