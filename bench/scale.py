@@ -190,7 +190,8 @@ def measure(options: argparse.Namespace) -> Measured:
             stack.callback(subjects[-1].service.close)
             pool = make_engine(database.url, pool=1, timeout=seed.TIMEOUT, sqlite_synchronous="NORMAL")
             stack.callback(pool.dispose)
-            seed.seed(seed.Seeder(pool), seed.Users([seed.TENANT], datetime.now(UTC)), range(size))
+            users = seed.Users([seed.TENANT], datetime.now(UTC), shortest=3 * seed.HOUR)
+            seed.seed(seed.Seeder(pool), users, range(size))
         for number, case, subject in itertools.product(range(options.rounds + 1), options.cases, subjects):
             requests = MOST_IDS * BULK_READS if case == "bulk read" else options.requests
             sample = subject.measure(case, requests)

@@ -70,9 +70,11 @@ class Happened(NamedTuple):
 class Users:
     """Makes users up: the same ones for the same numbers, but for the moments, which count from now."""
 
-    def __init__(self, tenants: Sequence[str], now: datetime) -> None:
+    def __init__(self, tenants: Sequence[str], now: datetime, shortest: timedelta = 5 * MINUTE) -> None:
+        """`shortest` is how long each session lasts at least; none lasts longer than 4 hours."""
         self._tenants = tenants
         self._now = now
+        self._shortest = shortest
         self._chance = random.Random(1)  # noqa: S311
 
     def rows(self, numbers: range) -> Rows:
@@ -83,7 +85,8 @@ class Users:
             history = list(self._former(number))
             for place, app in enumerate(map(app_id, range(number, number + 1 + number % 3))):
                 shown, set_at = shown_by(number, place), self._ago(15 * MINUTE)
-                changed_at, expires_at = set_at - 2 * HOUR * self._chance.random(), self._ahead(5 * MINUTE, 4 * HOUR)
+                changed_at = set_at - 2 * HOUR * self._chance.random()
+                expires_at = self._ahead(self._shortest, 4 * HOUR)
                 rows["presence_session"].append((*key, app, *shown, changed_at, set_at, expires_at))
                 history.append(Happened(changed_at, app, EventKind.SET, *shown, expires_at))
             said = self._said(number, history)
