@@ -361,7 +361,7 @@ def plot(measured: Measured, path: Path) -> None:
                 axes.bar(at, middles, 0.4, yerr=whiskers, capsize=3, label=subject)
             bare = statistics.median(map(figure, measured[Series(connections, BARE)]))
             axes.axhline(bare, color="black", linestyle="--", label=BARE)
-            axes.set_xticks(range(len(places)), [f"{engine}\n{case}" for engine, case in places], fontsize=8)
+            axes.set_xticks(range(len(places)), [" ".join(place) for place in places], rotation=35, ha="right")
             axes.set_yscale("log")
             axes.set_title(f"{title}: {connections} connections, {durability}")
     drawn.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
