@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from flask import Blueprint, Flask
+from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
 from app.admin import site
@@ -95,46 +96,72 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         traces.mount(app, traces.exporter(settings.traces))
     logs.mount(app)
     if metrics:
-        sessions = SessionCount(engine, settings.database_timeout)
-        metrics.pool_size.set(settings.database_pool)
-        metrics.mount(
-            app,
-            connections_in_use=lambda: cast("QueuePool", engine.pool).checkedout(),
-            count_sessions=lambda: sessions.by_availability(clock()),
-        )
+        _mount_metrics(app, metrics, engine, settings, clock)
     guard.mount(app, wiring)
     errors.mount(app)
     cors.mount(app, frozenset(settings.cors_origins or ("*" if settings.is_development else ())))
     app.register_blueprint(health.blueprint(SchemaCheck(engine).fault))
+    _mount_graph(app, settings)
+    if settings.admin_secret_key:
+        browsing = BrowsingService(inspection, Browser(engine), store, clock)
+        _mount_admin(app, settings, settings.admin_secret_key.get_secret_value(), browsing, clock)
+    if page:
+        _mount_emulator(app, settings, page, engine, PresenceService(store, clock), clock)
+    return app
+
+
+def _mount_metrics(app: Flask, metrics: Metrics, engine: Engine, settings: Settings, clock: Clock) -> None:
+    sessions = SessionCount(engine, settings.database_timeout)
+    metrics.pool_size.set(settings.database_pool)
+    metrics.mount(
+        app,
+        connections_in_use=lambda: cast("QueuePool", engine.pool).checkedout(),
+        count_sessions=lambda: sessions.by_availability(clock()),
+    )
+
+
+def _mount_graph(app: Flask, settings: Settings) -> None:
+    """Serve what Graph does at each mount, and describe it."""
     for name, prefix in MOUNTS.items():
         graph = Blueprint(name, __name__)
         for resource in (presence_api.bp, directory_api.bp, batch.bp):
             graph.register_blueprint(resource)
         app.register_blueprint(graph, url_prefix=prefix)
     paths.mount(app, MOUNTS)
-    audience = next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
-    home_tenant_id = next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
-    tokens = openapi.Tokens(_token_url(settings, home_tenant_id), f"{audience}/.default")
+    tokens = openapi.Tokens(_token_url(settings), f"{_audience(settings)}/.default")
     app.register_blueprint(openapi.blueprint(MOUNTS, tokens, alone="emulator"))
-    if settings.admin_secret_key:
-        door = Door(dict(settings.admin_users), settings.admin_secret_key.get_secret_value())
-        counts = {
-            name: Quota(most, seconds, settings.rate_limit_storage, time.monotonic)
-            for name, (most, seconds) in SIGN_INS.items()
-        }
-        browsing = BrowsingService(inspection, Browser(engine), store, clock)
-        app.register_blueprint(site.blueprint(site.Parts(door, **counts, browsing=browsing, clock=clock)))
-    if page:
-        signing_key = _signing_key(settings.instance_path)
-        app.register_blueprint(issuer.blueprint(Issuer(signing_key, audience, home_tenant_id, clock)))
-        faults = Faults(page, settings.instance_path / "faults.json")
-        faults.mount(app, exempt=(controls.PATH, "/admin", "/healthz", "/readyz"))
-        hints = Hints(settings.instance_path / "hints.jsonl", clock)
-        hints.mount(app)
-        seeded = PresenceService(store, clock)
-        emulation = Emulation(engine)
-        app.register_blueprint(controls.blueprint(MovableClock(page), faults, hints, emulation, seeded))
-    return app
+
+
+def _mount_admin(app: Flask, settings: Settings, secret_key: str, browsing: BrowsingService, clock: Clock) -> None:
+    counts = {
+        name: Quota(most, seconds, settings.rate_limit_storage, time.monotonic)
+        for name, (most, seconds) in SIGN_INS.items()
+    }
+    door = Door(dict(settings.admin_users), secret_key)
+    app.register_blueprint(site.blueprint(site.Parts(door, **counts, browsing=browsing, clock=clock)))
+
+
+def _mount_emulator(
+    app: Flask, settings: Settings, page: SharedPage, engine: Engine, seeded: PresenceService, clock: Clock
+) -> None:
+    signing_key = _signing_key(settings.instance_path)
+    granting = Issuer(signing_key, _audience(settings), _home_tenant(settings), clock)
+    app.register_blueprint(issuer.blueprint(granting))
+    faults = Faults(page, settings.instance_path / "faults.json")
+    faults.mount(app, exempt=(controls.PATH, "/admin", "/healthz", "/readyz"))
+    hints = Hints(settings.instance_path / "hints.jsonl", clock)
+    hints.mount(app)
+    app.register_blueprint(controls.blueprint(MovableClock(page), faults, hints, Emulation(engine), seeded))
+
+
+def _audience(settings: Settings) -> str:
+    """Return what tokens of ours are for."""
+    return next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
+
+
+def _home_tenant(settings: Settings) -> str:
+    """Return the tenant that `common` stands for."""
+    return next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
 
 
 def _quota(settings: Settings) -> Quota | None:
@@ -173,8 +200,9 @@ def _signing_key(folder: Path) -> Callable[[], SigningKey]:
     return cache(lambda: load_or_make_key(folder / "signing-key.pem"))
 
 
-def _token_url(settings: Settings, tenant_id: str) -> str | None:
+def _token_url(settings: Settings) -> str | None:
     """Return where an application gets its token; None when only those who run that issuer know."""
+    tenant_id = _home_tenant(settings)
     if settings.auth_jwks_uri is None and settings.is_development:
         return f"/{tenant_id}/oauth2/v2.0/token"
     return ENTRA_GRANTS.replace("{tenantid}", tenant_id) if settings.auth_issuers == ENTRA_ISSUERS else None
