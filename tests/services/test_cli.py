@@ -273,6 +273,13 @@ def test_a_database_that_was_not_migrated_is_1_and_says_what_to_do(tmp_path: Pat
     assert done.stdout.startswith("Removed 0 expired sessions")
 
 
+def test_settings_that_do_not_hold_are_named_in_a_line() -> None:
+    done = run("flask", "--app", "wsgi", "presence", "stats")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: AUTH_TENANTS must be set in production")
+    assert "Traceback" not in done.stderr
+
+
 def test_every_command_says_what_it_does_and_how_it_ends(typed: Typed) -> None:
     context = click.Context(cli.commands)
     for name in cli.commands.list_commands(context):
