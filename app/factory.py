@@ -169,8 +169,8 @@ def _quota(settings: Settings) -> Quota | None:
     return Quota(most, seconds, settings.rate_limit_storage, time.monotonic) if most else None
 
 
-def _verifier(settings: Settings, clock: Clock, metrics: Metrics | None) -> TokenVerifier:
-    tenants = frozenset(settings.auth_tenants) or None
+def _keys(settings: Settings, metrics: Metrics | None) -> Callable[[str], KeySet]:
+    """Return what gives a tenant's keys: the issuer's, or in development our own, which are the same for all."""
     key_set = partial(
         KeySet,
         refresh=settings.auth_jwks_refresh,
@@ -181,14 +181,17 @@ def _verifier(settings: Settings, clock: Clock, metrics: Metrics | None) -> Toke
     if settings.is_development and settings.auth_jwks_uri is None:
         signing_key = _signing_key(settings.instance_path)
         embedded = key_set(lambda: signing_key().jwks())
-        keys: Callable[[str], KeySet] = lambda _tenant: embedded  # noqa: E731
-    else:
-        keys = KeyDirectory(settings.auth_jwks_uri or ENTRA_JWKS_URI, tenants=tenants, key_set=key_set).for_tenant
+        return lambda _tenant: embedded
+    tenants = frozenset(settings.auth_tenants) or None
+    return KeyDirectory(settings.auth_jwks_uri or ENTRA_JWKS_URI, tenants=tenants, key_set=key_set).for_tenant
+
+
+def _verifier(settings: Settings, clock: Clock, metrics: Metrics | None) -> TokenVerifier:
     return TokenVerifier(
-        keys,
+        _keys(settings, metrics),
         issuers=settings.auth_issuers,
         audiences=frozenset(settings.auth_audiences or GRAPH_AUDIENCES),
-        tenants=tenants,
+        tenants=frozenset(settings.auth_tenants) or None,
         clock=clock,
         looked_up=metrics.token_looked_up if metrics else None,
     )

@@ -25,7 +25,7 @@ from app.admin.access import Door, Visit
 from app.services.browsing import BrowsingService
 from app.services.presence import Clock
 from app.web import errors
-from app.web.guard import public
+from app.web.guard import declare, public
 from app.web.quota import Quota
 
 log = logging.getLogger(__name__)
@@ -145,8 +145,7 @@ def _signed_in(view: Callable[..., ResponseReturnValue], door: Door) -> Callable
             return make_response(render_template("admin/stale.html"), HTTPStatus.BAD_REQUEST)
         return view(**said)
 
-    enter.access = "admin"  # type: ignore[attr-defined]
-    return enter
+    return declare(enter, "admin")
 
 
 def _is_ours(door: Door) -> bool:

@@ -178,7 +178,7 @@ def document(app: Flask, mounts: Mapping[str, str], tokens: Tokens, alone: str) 
 class _Titleless(GenerateJsonSchema):
     """Schemas whose members have no title: it would be their name again."""
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # as pydantic calls it
         """Return False."""
         return False
 

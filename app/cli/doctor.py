@@ -137,6 +137,7 @@ def _issuers_clock(place: str) -> Iterator[Finding]:
     opener = urllib.request.build_opener(*direct)
     try:
         try:
+            # S310 asks which schemes there are: http and https, as was looked at above.
             with opener.open(urllib.request.Request(place, method="HEAD"), timeout=PATIENCE.seconds) as answer:  # noqa: S310
                 said = answer.headers["Date"]
         except urllib.error.HTTPError as refusal:

@@ -25,7 +25,8 @@ def shown(label: str, total: int | None = None) -> Iterator[Callable[[int], None
 
     Who looks at a terminal gets a bar; a log gets a line now and then.
     """
-    from rich.console import Console  # noqa: PLC0415  # gunicorn loads this module, too, and has no use for a bar
+    # gunicorn loads this module, too, and has no use for a bar
+    from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

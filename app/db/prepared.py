@@ -22,7 +22,7 @@ class Prepared:
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         self._on_postgres = dialect.name == "postgresql"
         if self._on_postgres:  # $1, $2, … as the server itself counts them: nothing is left to translate
-            dialect = psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+            dialect = psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
         compiled: SQLCompiler = statement.compile(dialect=dialect)
         self.sql = str(compiled)
         self._parameters: list[tuple[str, Convert, Any]] = []

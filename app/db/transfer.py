@@ -37,7 +37,7 @@ from app.domain.values import DASHED_GUID, NIL, EventKind
 Values = Mapping[str, Any]
 
 TABLES: dict[str, Table] = {
-    model.__tablename__: model.__table__  # type: ignore[misc]
+    model.__tablename__: model.__table__  # type: ignore[misc]  # a mapped class's is a Table, typed as any FROM
     for model in (DirectoryUser, PresenceUser, PresenceSession, PresenceEvent)
 }
 """In the order in which they are written: the events last, as those written look like what has happened since."""
@@ -203,7 +203,7 @@ def _put_user(insert: Any) -> Any:
 
 def _put_event(insert: Any) -> Any:
     """Return the insert of an event that is not there yet: of a session, what happened at one moment happened once."""
-    columns = columns_of(PresenceEvent.__table__)  # type: ignore[arg-type]
+    columns = columns_of(TABLES[PresenceEvent.__tablename__])
     same = and_(*(EVENT[name] == _bound(EVENT[name]) for name in (*KEY, "at", "kind")))
     row = select(*map(_bound, columns)).where(~exists(select(EVENT.id).where(same)))
     return insert(PresenceEvent).from_select([column.name for column in columns], row)

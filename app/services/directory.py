@@ -72,7 +72,7 @@ class DirectoryService:
         names: dict[str, int] = {}
         faults = []
         for line, record, fault in rows:
-            try:
+            try:  # what is raised here is caught here: each fault of a row goes into the list with its line
                 if record is None:
                     raise ValueError(fault)  # noqa: TRY301
                 user = user_of(tenant_id, record)

@@ -134,14 +134,14 @@ def requires(access: Access, **contract: Unpack[Contract]) -> Callable[[View], V
             return view(caller, **said)
 
         enter.contract = contract  # type: ignore[attr-defined]
-        return _declare(enter, access)
+        return declare(enter, access)
 
     return guarded
 
 
 def public(view: View) -> View:
     """Let everybody pass."""
-    return _declare(view, "public")
+    return declare(view, "public")
 
 
 def everybody(**contract: Unpack[Contract]) -> Callable[[View], View]:
@@ -168,7 +168,7 @@ def _any(permissions: tuple[str, ...]) -> str:
     return " or ".join(dict.fromkeys(permissions))
 
 
-def _declare(view: View, access: Access | str) -> View:
+def declare(view: View, access: Access | str) -> View:
     """Note who may pass on the view; a test walks all routes and wants to find it on each."""
     view.access = access  # type: ignore[attr-defined]  # a function takes attributes, but its type cannot say so
     return view
