@@ -2,11 +2,11 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, SerializationFailure
 from sqlalchemy import Engine
@@ -16,9 +16,11 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from app.db.engine import ImpatientConnection
 from app.db.prepared import Prepared, Row
-from app.db.turns import Turns
+from app.db.turns import Place, Turns
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ATTEMPTS = 5
 """How often a statement is run at most, when each time it is given up for the sake of others."""
@@ -105,6 +107,48 @@ class Database:
         finally:
             connection.close()
 
+    def _write_together(self, work: Callable[[Any], T]) -> T:
+        """Run `work` on a cursor in one transaction, on SQLite together with what others want written at the time.
+
+        They share one commit, and so one wait for the disk. When one of them fails, each is run again by itself: so
+        `work` keeps what it does nowhere but in the database.
+
+        Raises:
+            StoreUnavailable: the database does not answer, or not in time; the lock may not have come in time.
+        """
+        if self._turns is None:
+            with self._transaction() as cursor:
+                return work(cursor)
+        place = Place(work)
+        try:
+            if self._turns.begin(place):
+                try:
+                    self._serve([place, *self._turns.serve()])
+                finally:
+                    self._turns.end()
+        except OSError as error:
+            raise StoreUnavailable from error
+        if place.error:
+            raise place.error
+        return cast("T", place.result)
+
+    def _serve(self, places: Sequence[Place[Any]]) -> None:
+        try:
+            with self._transaction() as cursor:
+                results = [place.work(cursor) for place in places if place.work]
+        except StoreUnavailable as error:
+            for place in places:
+                place.error = error
+        except Exception as error:
+            if len(places) > 1:
+                for place in places:
+                    self._serve([place])
+            else:
+                places[0].error = error
+        else:
+            for place, result in zip(places, results, strict=True):
+                place.result, place.error = result, None
+
     @contextmanager
     def _write(self) -> Iterator[Any]:
         """Lend a cursor in one transaction, and commit it. On SQLite it holds the write lock from the start.
@@ -112,7 +156,12 @@ class Database:
         Raises:
             StoreUnavailable: the database does not answer, or not in time; the lock may not have come in time.
         """
-        with self._turn(), self._cursor() as cursor:  # a turn first: who waits for it takes no reader's connection
+        with self._turn(), self._transaction() as cursor:  # a turn first: who waits takes no reader's connection
+            yield cursor
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE" if self._turns else "BEGIN")
             try:
                 yield cursor

@@ -167,9 +167,7 @@ CLEARABLE: tuple[tuple[Part, ...], ...] = ((Part.PREFERRED,), (Part.MESSAGE,), (
 
 # --- SQLite: steps between BEGIN IMMEDIATE and COMMIT
 
-DELETE_LIVE_SESSION = delete(PresenceSession).where(THIS_SESSION, SESSION.expires_at > NOW).returning(*STATE)
-READ_SESSION = select(*STATE).where(THIS_SESSION)
-READ_OTHER_SESSIONS = select(*STATE).where(OTHER_SESSIONS)
+DELETE_SESSION = delete(PresenceSession).where(THIS_SESSION)
 INSERT_EVENT, INSERT_EVENT_AS = (
     insert(PresenceEvent).values({name: bindparam(name, type_=EVENT[name].type) for name in record})
     for record in (RECORD, RECORD_AS)
@@ -199,7 +197,7 @@ def _end_session(record: tuple[str, ...], *more: ColumnElement[str]) -> Select[A
 
     Else the user's other sessions, or one row of nulls.
     """
-    ended = DELETE_LIVE_SESSION.cte("ended")
+    ended = delete(PresenceSession).where(THIS_SESSION, SESSION.expires_at > NOW).returning(*STATE).cte("ended")
     event = select(
         _recorded_at(NOW), TENANT, USER, ended.c.session_id, literal(EventKind.CLEARED, EVENT.kind.type)
     ).add_columns(ended.c.availability, ended.c.activity, ended.c.expires_at, REQUEST, *more)

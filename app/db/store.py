@@ -101,9 +101,14 @@ class EventLog:
     def record(self, cursor: Any, event: Event) -> None:
         """Append an event at its `now`, or just after the user's newest event if that is later."""
         ((newest,),) = self._newest.run(cursor, event._asdict())
+        self.append(cursor, event, newest)
+
+    def append(self, cursor: Any, event: Event, newest: datetime | None) -> datetime:
+        """Append an event likewise, the newest one being known, and return its moment."""
         at = max(event.now, newest + timedelta(microseconds=1)) if newest else event.now
         insert = self._insert if event.actor is None else self._insert_as
         insert.run(cursor, {**event._asdict(), "at": at})
+        return at
 
 
 class PostgresStore(Store):
@@ -150,15 +155,13 @@ class PostgresStore(Store):
 
 
 class SqliteStore(Store):
-    """A few steps under the database's one write lock, taken at the start."""
+    """A few steps under the database's one write lock, which those who write at the same time take together."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._read_session = self._prepared(statements.READ_SESSION)
-        self._read_others = self._prepared(statements.READ_OTHER_SESSIONS)
         self._put_session = self._prepared(statements.PUT_SESSION)
-        self._delete_session = self._prepared(statements.DELETE_LIVE_SESSION)
-        self._record = EventLog(self._dialect).record
+        self._delete_session = self._prepared(statements.DELETE_SESSION)
+        self._events = EventLog(self._dialect)
         self._put_part = {part: self._prepared(it) for part, it in statements.PUT_PART.items()}
         self._drop_parts = {parts: self._prepared(it) for parts, it in statements.DROP_PARTS.items()}
 
@@ -166,41 +169,56 @@ class SqliteStore(Store):
     def set_session(
         self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
     ) -> Sequence[Session]:
-        with self._write() as cursor:
-            found = _sessions(self._read_session.run(cursor, key._asdict()))
-            before = found[0] if found else None
-            if before and before.expires_at <= now:
-                self._record(cursor, _session_event(key, EventKind.EXPIRED, before, before.expires_at, request_id))
+        def work(cursor: Any) -> Sequence[Session]:
+            before, others, newest = self._look(cursor, key)
             stands = before and before.expires_at > now and before.shown == shown == shown_at(before, now)
             after = Session(key.session_id, shown, before.changed_at if before and stands else now, now, now + lifetime)
             self._put_session.run(cursor, {**key._asdict(), **_columns(after)})
+            if before and before.expires_at <= now:
+                expired = _session_event(key, EventKind.EXPIRED, before, before.expires_at, request_id)
+                newest = self._events.append(cursor, expired, newest)
             if not stands:
-                self._record(cursor, _session_event(key, EventKind.SET, after, now, request_id))
-            return [after, *_sessions(self._read_others.run(cursor, key._asdict()))]
+                self._events.append(cursor, _session_event(key, EventKind.SET, after, now, request_id), newest)
+            return [after, *others]
+
+        return self._write_together(work)
 
     @override
     def end_session(
         self, key: SessionKey, now: datetime, request_id: str | None, actor: str | None = None
     ) -> Sequence[Session] | None:
-        with self._write() as cursor:
-            ended = _sessions(self._delete_session.run(cursor, {**key._asdict(), "now": now}))
-            if not ended:
+        def work(cursor: Any) -> Sequence[Session] | None:
+            ended, others, newest = self._look(cursor, key)
+            if ended is None or ended.expires_at <= now:
                 return None
-            event = _session_event(key, EventKind.CLEARED, ended[0], now, request_id)
-            self._record(cursor, event._replace(actor=actor) if actor else event)
-            return _sessions(self._read_others.run(cursor, key._asdict()))
+            self._delete_session.run(cursor, key._asdict())
+            event = _session_event(key, EventKind.CLEARED, ended, now, request_id)
+            self._events.append(cursor, event._replace(actor=actor), newest)
+            return others
+
+        return self._write_together(work)
 
     @override
     def set_part(self, part: Part, values: Mapping[str, object], event: Event) -> None:
-        with self._write() as cursor:
+        def work(cursor: Any) -> None:
             self._put_part[part].run(cursor, {**event._asdict(), **values})
-            self._record(cursor, event)
+            self._events.record(cursor, event)
+
+        self._write_together(work)
 
     @override
     def clear_parts(self, parts: tuple[Part, ...], event: Event) -> None:
-        with self._write() as cursor:
+        def work(cursor: Any) -> None:
             if self._drop_parts[parts].run(cursor, _of_user(event)):
-                self._record(cursor, event)
+                self._events.record(cursor, event)
+
+        self._write_together(work)
+
+    def _look(self, cursor: Any, key: SessionKey) -> tuple[Session | None, list[Session], datetime | None]:
+        """Return the session, live or not, the user's others, and when the newest event about the user was recorded."""
+        state = _user_state(self._read_user.run(cursor, key._asdict()))
+        session = next((session for session in state.sessions if session.session_id == key.session_id), None)
+        return session, [other for other in state.sessions if other is not session], state.recorded_at
 
 
 def make_store(engine: Engine, repeated: Callable[[str], None] | None = None) -> Store:

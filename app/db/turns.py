@@ -5,12 +5,35 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+MOST_TOGETHER = 64
+"""How many writes are made in one turn at most, so that another process need not wait long for its own."""
+
+
+class Place(Generic[T]):
+    """A thread's place in the queue, and what is to be done when its turn has come."""
+
+    def __init__(self, work: Callable[[Any], T] | None = None) -> None:
+        self.work = work
+        """Given a cursor, does it; whoever has a turn may. None: the thread itself wants the whole turn."""
+        self.result: T | None = None
+        self.error: Exception | None = TimeoutError("whoever had the turn did not come back from it")
+        """Why it is not done; None: it is."""
+        self.served = False
+        self.called = threading.Lock()
+        self.called.acquire()
 
 
 class Turns:
     """A queue in front of SQLite's one write lock: threads queue for their process, processes on lock files.
+
+    Whoever has a turn may do in it what those behind him in the queue want, and so save them one each.
 
     SQLite itself does not queue: whoever finds the lock taken sleeps, for up to 100 ms, and tries again, while those
     who have just come take it. Nothing polls here, a process that dies gives way, and no wait is longer than `timeout`
@@ -24,18 +47,20 @@ class Turns:
         self._timeout = timeout
         self._order = threading.Lock()
         self._taken = False
-        self._queue: deque[threading.Lock] = deque()
+        self._queue: deque[Place[Any]] = deque()
+        self._served: list[Place[Any]] = []
         self._waiter = ThreadPoolExecutor(1, "sqlite-turn")  # a wait for flock has no end of its own
         self._file = -1
 
-    def begin(self) -> None:
-        """Wait for a turn.
+    def begin(self, place: Place[Any] | None = None) -> bool:
+        """Wait for a turn; return False when there is no need for one any more, as another has served this place.
 
         Raises:
             OSError: it did not come in time (TimeoutError), or a lock file cannot be had.
         """
         deadline = time.monotonic() + self._timeout
-        self._line_up()
+        if not self._line_up(place or Place()):
+            return False
         try:
             following = self._locked(self._next_file, deadline)
             try:
@@ -45,32 +70,43 @@ class Turns:
         except BaseException:
             self._call_up()
             raise
+        return True
+
+    def serve(self) -> list[Place[Any]]:
+        """Return the next ones in the queue, up to one who wants a turn to himself. They wait until this turn ends."""
+        with self._order:
+            while self._queue and self._queue[0].work and len(self._served) < MOST_TOGETHER:
+                self._served.append(self._queue.popleft())
+                self._served[-1].served = True
+        return self._served
 
     def end(self) -> None:
-        """Let the next one have a turn."""
+        """Let the next one have a turn, and those go who were served in this one."""
+        served, self._served = self._served, []
         os.close(self._file)  # and so the lock goes
         self._call_up()
+        for place in served:
+            place.called.release()
 
-    def _line_up(self) -> None:
-        """Wait until this thread is the one that acts for its process."""
+    def _line_up(self, place: Place[Any]) -> bool:
+        """Wait until this thread is the one that acts for its process; return False when it was served instead."""
         with self._order:
             if not self._taken:
                 self._taken = True
-                return
-            called = threading.Lock()
-            called.acquire()
-            self._queue.append(called)
-        if not called.acquire(timeout=self._timeout):
+                return True
+            self._queue.append(place)
+        if not place.called.acquire(timeout=self._timeout):
             with self._order:
-                if called in self._queue:
-                    self._queue.remove(called)
+                if place in self._queue:
+                    self._queue.remove(place)
                     raise TimeoutError
-            # it has just been called up after all
+            place.called.acquire()  # it was called up just now, or is being served
+        return not place.served
 
     def _call_up(self) -> None:
         with self._order:
             if self._queue:
-                self._queue.popleft().release()
+                self._queue.popleft().called.release()
             else:
                 self._taken = False
 

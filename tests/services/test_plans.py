@@ -53,11 +53,9 @@ HOT: dict[str, dict[str, Any]] = {
     "sqlite": {
         **READS,
         "bulk read": statements.READ_USERS["sqlite"],
-        "read session": statements.READ_SESSION,
-        "read others": statements.READ_OTHER_SESSIONS,
         "newest event": statements.NEWEST,
         "put session": statements.PUT_SESSION,
-        "delete session": statements.DELETE_LIVE_SESSION,
+        "delete session": statements.DELETE_SESSION,
         "insert event": statements.INSERT_EVENT,
         "insert event for another": statements.INSERT_EVENT_AS,
         **each(statements.PUT_PART, "put part"),

@@ -1,10 +1,12 @@
 """What a mutation leaves in the tables, and what becomes of it when the database cannot be had."""
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -378,6 +380,66 @@ def test_a_writer_whose_turn_does_not_come_gives_up_and_holds_up_no_reader(desk:
         finally:
             other.end()
         assert store.end_session(desk.bot, START, new_id()) == []
+
+
+@contextmanager
+def writing_at_once(desk: Desk, works: Sequence[Callable[[], object]]) -> Iterator[list[Future[Any]]]:
+    """Threads that all wait for a turn to write when the block begins; they are done, or failed, when it has ended."""
+    turns = desk.store._turns
+    assert turns is not None
+    other = Turns(turns._turn_file, timeout=60)
+    other.begin()
+    with ThreadPoolExecutor(len(works)) as threads:
+        try:
+            writing = []
+            for waiting, work in enumerate(works):
+                writing.append(threads.submit(work))
+                while not turns._taken or len(turns._queue) < waiting:
+                    assert not writing[-1].done()
+            yield writing
+        finally:
+            other.end()
+
+
+@on_sqlite
+def test_those_who_write_at_the_same_time_share_a_commit(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [desk.key() for _ in range(5)]
+    works = [partial(desk.sets, key, IN_A_CALL) for key in keys]
+    with statements_of(desk.engine, monkeypatch) as sent, writing_at_once(desk, works) as writing:
+        pass
+    assert (sent.count("BEGIN IMMEDIATE"), sent.count("COMMIT")) == (1, 1)
+    assert [len(done.result()) for done in writing] == [1, 2, 3, 4, 5]  # each sees those before it
+    assert sorted(session.session_id for session in desk.sessions()) == sorted(key.session_id for key in keys)
+    assert [event.at - START for event in desk.events()] == [n * TICK for n in range(5)]
+
+
+@on_sqlite
+def test_one_write_that_fails_harms_no_other_of_the_same_commit(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    nobodys = desk.phone._replace(session_id=None)  # type: ignore[arg-type]  # the table refuses it
+    works: list[Callable[[], object]] = [
+        partial(desk.ends, desk.bot),
+        partial(desk.sets, nobodys, AWAY),
+        partial(desk.sets, desk.phone, AWAY),
+    ]
+    with writing_at_once(desk, works) as (ended, refused, kept):
+        pass
+    assert ended.result() == []
+    assert isinstance(refused.exception(), sqlite3.IntegrityError)
+    assert kept.result() == desk.sessions() == [desk.session(desk.phone)]
+    assert desk.told() == [(EventKind.SET, IN_A_CALL), (EventKind.CLEARED, IN_A_CALL), (EventKind.SET, AWAY)]
+
+
+@on_sqlite
+def test_none_of_those_who_share_a_commit_is_acknowledged_when_it_fails(desk: Desk, database: URL) -> None:
+    with impatient_engine(database) as engine:
+        desk.store = make_store(engine)
+        works = [partial(desk.sets, key, AWAY) for key in (desk.bot, desk.phone)]
+        with locked(desk.engine, desk.bot):
+            with writing_at_once(desk, works) as writing:
+                pass
+            assert [type(done.exception()) for done in writing] == [StoreUnavailable] * 2
+    assert (desk.sessions(), desk.events()) == ([], [])
 
 
 @on_postgresql

@@ -3,14 +3,16 @@
 import fcntl
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from app.db.turns import Turns
+from app.db.turns import Place, Turns
 
 IMPATIENT, PATIENT = 0.01, 60.0
 
@@ -82,6 +84,72 @@ def test_threads_have_their_turns_in_the_order_in_which_they_came(lock_file: Pat
                 pass
         turns.end()
     assert order == [*range(9)]
+
+
+def lined_up(turns: Turns, threads: ThreadPoolExecutor, places: Iterable[Place[Any]]) -> list[Future[bool]]:
+    """Threads that wait for their turns in the order of the places; each ends the turn that it gets."""
+
+    def wait(place: Place[Any]) -> bool:
+        mine = turns.begin(place)
+        if mine:
+            turns.end()
+        return mine
+
+    waiting = []
+    for number, place in enumerate(places, 1):
+        waiting.append(threads.submit(wait, place))
+        while len(turns._queue) < number:
+            pass
+    return waiting
+
+
+def test_a_turn_serves_those_behind_up_to_one_who_wants_his_own(lock_file: Path) -> None:
+    turns = Turns(lock_file, PATIENT)
+    places: list[Place[Any]] = [Place(str), Place(str), Place(), Place(str)]
+    turns.begin()
+    with ThreadPoolExecutor(4) as threads:
+        waiting = lined_up(turns, threads, places)
+        assert turns.serve() == places[:2]
+        assert not any(thread.done() for thread in waiting)  # they wait for the end of the turn
+        turns.end()
+        assert [thread.result() for thread in waiting] == [False, False, True, True]
+    take(turns)
+
+
+def test_a_turn_serves_so_many_and_no_more(lock_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.db.turns.MOST_TOGETHER", 2)
+    turns = Turns(lock_file, PATIENT)
+    places: list[Place[Any]] = [Place(str) for _ in range(3)]
+    turns.begin()
+    with ThreadPoolExecutor(3) as threads:
+        waiting = lined_up(turns, threads, places)
+        assert turns.serve() == places[:2]
+        turns.end()
+        assert [thread.result() for thread in waiting] == [False, False, True]
+
+
+def test_who_is_being_served_when_his_time_is_up_does_not_give_up(lock_file: Path) -> None:
+    turns, place = Turns(lock_file, PATIENT), Place(str)
+    called, served = place.called, threading.Event()
+
+    class TimeIsUp:
+        def acquire(self, timeout: float | None = None) -> bool:
+            if timeout is None:
+                return called.acquire()
+            assert turns.serve() == [place]
+            served.set()
+            return False
+
+    place.called = cast("threading.Lock", TimeIsUp())
+    turns.begin()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(turns.begin, place)
+        assert served.wait(PATIENT)
+        assert not waiting.done()
+        place.called = called
+        turns.end()
+        assert waiting.result() is False
+    assert isinstance(place.error, TimeoutError)  # until somebody says that the work is done
 
 
 def test_who_gave_up_in_the_queue_is_passed_over(lock_file: Path) -> None:
