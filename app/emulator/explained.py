@@ -1,32 +1,34 @@
 """Presence that says why a change which was made is not seen."""
 
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from typing_extensions import override
 
 from app.domain.aggregate import UserState, presence_of, shown_at, winner
-from app.domain.values import OFFLINE, SessionKey, Shown
+from app.domain.values import OFFLINE, Session, SessionKey, Shown
 from app.emulator.hints import Hint, HintId, note
-from app.services.presence import PresenceService, StoreUnavailable
+from app.services.presence import PresenceService
 
 
 class ExplainedPresence(PresenceService):
-    """Looks at a user before and after each change, which costs two reads, and notes a hint when nobody sees it."""
+    """Looks at a user before each change, which costs a read, and notes a hint when nobody sees it."""
 
     @override
-    def set(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> Shown:
+    def _set(
+        self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
+    ) -> Sequence[Session]:
         before = self._look(key)
-        adds_up_to = super().set(key, shown, lifetime, request_id)
-        self._explain(key, shown, before)
-        return adds_up_to
+        sessions = super()._set(key, shown, lifetime, now, request_id)
+        self._note(why_session_unseen(key.session_id, shown, before, sessions, now))
+        return sessions
 
     @override
-    def clear(self, key: SessionKey, request_id: str) -> Shown:
+    def _clear(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session]:
         before = self._look(key)
-        adds_up_to = super().clear(key, request_id)
-        self._explain(key, None, before)
-        return adds_up_to
+        remaining = super()._clear(key, now, request_id)
+        self._note(why_session_unseen(key.session_id, None, before, remaining, now))
+        return remaining
 
     @override
     def prefer(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> None:
@@ -46,11 +48,6 @@ class ExplainedPresence(PresenceService):
         if preferred is None or preferred.expires_at <= self._clock():
             self._note(Hint(HintId.NOTHING_TO_CLEAR, "the user had no preferred presence"))
 
-    def _explain(self, key: SessionKey, wanted: Shown | None, before: UserState) -> None:
-        """Note why nobody sees a change. It is made already: that the store fails now is no reason to refuse it."""
-        with suppress(StoreUnavailable):
-            self._note(why_session_unseen(key.session_id, wanted, before, self._look(key), self._clock()))
-
     def _look(self, key: SessionKey) -> UserState:
         return self._store.read_user(key.tenant_id, key.user_id)
 
@@ -60,9 +57,13 @@ class ExplainedPresence(PresenceService):
 
 
 def why_session_unseen(
-    session_id: str, wanted: Shown | None, before: UserState, after: UserState, now: datetime
+    session_id: str, wanted: Shown | None, before: UserState, sessions: Sequence[Session], now: datetime
 ) -> Hint | None:
-    """Return why nobody sees that a session was set to `wanted`, or cleared (None); None when it is seen."""
+    """Return why nobody sees that a session was set to `wanted`, or cleared (None); None when it is seen.
+
+    `sessions` are the user's afterwards.
+    """
+    after = before._replace(sessions=sessions)
     was, seen = presence_of(before, now).shown, presence_of(after, now).shown
     if seen != was and wanted in {None, seen}:
         return None

@@ -1,13 +1,13 @@
 """The use cases of presence."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from app.db.database import StoreUnavailable
 from app.db.statements import LOCATIONS, Part
 from app.db.store import Event, Store
 from app.domain.aggregate import Presence, aggregate, presence_of
-from app.domain.values import NIL, EventKind, SessionKey, Shown, WorkLocationType
+from app.domain.values import NIL, EventKind, Session, SessionKey, Shown, WorkLocationType
 
 __all__ = [
     "LOCATIONS",
@@ -41,7 +41,7 @@ class PresenceService:
     def set(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> Shown:
         """Create or replace the session under `key` for `lifetime` and return what the user shows then."""
         now = self._clock()
-        return aggregate(self._store.set_session(key, shown, lifetime, now, request_id), now)
+        return aggregate(self._set(key, shown, lifetime, now, request_id), now)
 
     def clear(self, key: SessionKey, request_id: str) -> Shown:
         """End the session under `key` and recompute what the user shows from the sessions that remain.
@@ -50,10 +50,20 @@ class PresenceService:
             SessionNotFound: there is none, or it has expired.
         """
         now = self._clock()
+        return aggregate(self._clear(key, now, request_id), now)
+
+    def _set(
+        self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
+    ) -> Sequence[Session]:
+        """Make the change, and return the user's sessions."""
+        return self._store.set_session(key, shown, lifetime, now, request_id)
+
+    def _clear(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session]:
+        """Make the change, and return the user's sessions that remain."""
         remaining = self._store.end_session(key, now, request_id)
         if remaining is None:
             raise SessionNotFound(key)
-        return aggregate(remaining, now)
+        return remaining
 
     def read(self, tenant_id: str, user_id: str) -> Presence:
         """Return a user's presence; a user whom nobody has set presence for is Offline/Offline."""

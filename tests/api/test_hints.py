@@ -254,22 +254,19 @@ def test_what_showed_already_changes_nothing(graph: Graph, alice: str, bot: Appl
     )
 
 
-def test_what_is_done_is_not_refused_when_nobody_can_tell_why_it_is_not_seen(
-    graph: Graph, alice: str, bot: Application, desk: Application, monkeypatch: pytest.MonkeyPatch
+def test_a_user_who_cannot_be_looked_at_is_not_changed(
+    graph: Graph, alice: str, bot: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph.shows(alice, desk, PRESENTING)
-    look, looks = ExplainedPresence._look, []
+    graph.shows(alice, bot, IN_A_CALL)
 
-    def failing_once_it_is_done(presence: ExplainedPresence, key: SessionKey) -> UserState:
-        looks.append(key)
-        if len(looks) % 2 == 0:
-            raise StoreUnavailable
-        return look(presence, key)
+    def away(_presence: ExplainedPresence, _key: SessionKey) -> UserState:
+        raise StoreUnavailable
 
-    monkeypatch.setattr(ExplainedPresence, "_look", failing_once_it_is_done)
-    for answer in (graph.shows(alice, bot, IN_A_CALL), graph.clears(alice, bot)):
-        assert_ok(answer)
-        assert hints_of(answer) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(ExplainedPresence, "_look", away)
+        for answer in (graph.shows(alice, bot, PRESENTING), graph.clears(alice, bot)):
+            assert_error(answer, 503, "ServiceUnavailable")
+    assert graph.presence_of(alice, bot) == IN_A_CALL
 
 
 def test_a_keep_alive_is_told_softly(
@@ -486,5 +483,5 @@ def test_production_gives_no_hints(
 def test_a_session_that_somebody_ended_meanwhile_is_not_explained_by_one_that_has_expired() -> None:
     expired = Session(new_id(), AWAY, START - timedelta(hours=1), START - timedelta(hours=1), START)
     mine = Session(new_id(), IN_A_CALL, START, START, START + timedelta(hours=1))
-    before, after = UserState([expired, mine], START), UserState([expired], START)
-    assert why_session_unseen(mine.session_id, IN_A_CALL, before, after, START) is None
+    before = UserState([expired, mine], START)
+    assert why_session_unseen(mine.session_id, IN_A_CALL, before, [expired], START) is None
