@@ -101,7 +101,8 @@ class Database:
                 self._engine.dispose()  # the others in the pool have lost their server, too
                 raise StoreUnavailable from error
             driver = self._driver
-            if isinstance(error, driver.OperationalError | driver.InterfaceError | driver.InternalError):
+            unspecific = type(error) is driver.DatabaseError  # SQLite says so of a file that is damaged
+            if unspecific or isinstance(error, driver.OperationalError | driver.InterfaceError | driver.InternalError):
                 raise StoreUnavailable from error
             raise
         finally:

@@ -76,6 +76,30 @@ def full(engine: Engine) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@contextmanager
+def damaged(engine: Engine) -> Iterator[None]:
+    """The page of the file where SQLite's table of sessions begins holds nothing but zeros."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        root = "SELECT rootpage FROM sqlite_master WHERE name = 'presence_session'"
+        place = (connection.exec_driver_sql(root).scalar_one() - 1) * size
+    with Path(str(engine.url.database)).open("r+b", buffering=0) as file:
+
+        def replace(page: bytes) -> bytes:
+            file.seek(place)
+            before = file.read(size)
+            file.seek(place)
+            file.write(page)
+            return before
+
+        whole = replace(bytes(size))
+        try:
+            yield
+        finally:
+            replace(whole)
+
+
 def failing(code: str) -> Fault:
     """PostgreSQL will not append an event, for the reason that this SQLSTATE names."""
 
@@ -114,8 +138,9 @@ def test_a_database_that_is_busy(graph: Graph, engine: Engine, alice: str, bot: 
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-def test_a_full_disk(graph: Graph, engine: Engine, alice: str, bot: Application) -> None:
-    refuses_and_recovers(graph, engine, alice, bot, full)
+@pytest.mark.parametrize("fault", [full, damaged])
+def test_a_disk_that_fails(graph: Graph, engine: Engine, alice: str, bot: Application, fault: Fault) -> None:
+    refuses_and_recovers(graph, engine, alice, bot, fault)
 
 
 def test_a_batch_waits_for_the_database_once(
