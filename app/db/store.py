@@ -51,7 +51,7 @@ class Store(Database, ABC):
 
     def read_users(self, tenant_id: str, user_ids: Sequence[str]) -> dict[str, UserState]:
         """Return all that is known of each of some users, in one query; every id is in the result."""
-        named: object = json.dumps(user_ids) if self._dialect.name == "sqlite" else user_ids
+        named = json.dumps(user_ids) if self._dialect.name == "sqlite" else f"{{{','.join(user_ids)}}}"
         rows = self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": named})
         rows.sort(key=_known_id)  # the plan of the moment may have mixed them
         return {user_id: _user_state(list(found)) for user_id, found in groupby(rows, _known_id)}
