@@ -227,6 +227,15 @@ def test_a_manual_location_goes_over_an_automatic_one(graph: Graph, alice: str, 
     assert location_of(graph, alice, bot) == NOWHERE
 
 
+def test_an_automatic_location_shows_once_a_manual_one_has_ended(
+    graph: Graph, clock: Clock, alice: str, bot: Application
+) -> None:
+    graph.post(bot, f"/users/{alice}/presence/setManualLocation", {"workLocationType": "remote"})
+    clock.move(days=1)
+    graph.post(bot, f"/users/{alice}/presence/setAutomaticLocation", {"workLocationType": "office"})
+    assert location_of(graph, alice, bot)["source"] == "automatic"
+
+
 def test_a_location_is_for_today(graph: Graph, clock: Clock, alice: str, bot: Application) -> None:
     graph.post(bot, f"/users/{alice}/presence/setManualLocation", {"workLocationType": "timeOff"})
     clock.move(hours=16, microseconds=-1)
