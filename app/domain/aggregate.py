@@ -129,18 +129,23 @@ def presence_of(state: UserState, now: datetime) -> Presence:
         location, source = state.automatic_location, "automatic"
     if location is None or location.expires_at <= now:
         location, source = None, "none"
-    passed = [moment for moment in turning_points(state) if moment <= now]
-    if recorded_at := state.recorded_at:
-        passed.append(recorded_at if recorded_at <= now + SKEW else now)
-    return Presence(shown, message, location, source, state.recorded_at, max(passed) if passed else None)
+    turned_at = state.recorded_at
+    if turned_at is not None and turned_at > now + SKEW:
+        turned_at = now
+    for moment in turning_points(state):
+        if moment <= now and (turned_at is None or moment > turned_at):
+            turned_at = moment
+    return Presence(shown, message, location, source, state.recorded_at, turned_at)
 
 
 def turning_points(state: UserState) -> list[datetime]:
     """Return the moments at which time alone changes what the user shows: fades, and ends."""
-    others = (state.preferred, state.message, state.manual_location, state.automatic_location)
-    moments = [other.expires_at for other in others if other is not None and other.expires_at is not None]
+    moments = []
     for session in state.sessions:
         moments += session_turning_points(session)
+    for other in (state.preferred, state.message, state.manual_location, state.automatic_location):
+        if other is not None and other.expires_at is not None:
+            moments.append(other.expires_at)
     return moments
 
 
