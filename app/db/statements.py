@@ -87,8 +87,8 @@ def _read(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
     said = and_(SAID.tenant_id == TENANT, SAID.user_id == user_id)
     sessions = and_(SESSION.tenant_id == TENANT, SESSION.user_id == user_id)
     rows = users.outerjoin(PresenceUser.__table__, said).outerjoin(PresenceSession.__table__, sessions)
-    read = _as_text((*SAID_STATE, *STATE))
-    return select(user_id.label("known_id"), newest.label("recorded_at"), *read).select_from(rows)
+    user = (user_id.label("known_id"), newest.label("recorded_at"), *SAID_STATE)
+    return select(*_as_text((*STATE, *user))).select_from(rows)
 
 
 _one = select(USER.label("id")).subquery("one")
@@ -110,7 +110,7 @@ def _each(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
     user = select(user_id.label("known_id"), newest.label("recorded_at"), *said.c)
     seen = user.select_from(users.outerjoin(said, true())).offset(FENCE).subquery("seen")
     sessions = looked_up(STATE, seen.c.known_id, "sessions")
-    return select(*_as_text((*seen.c, *sessions.c))).select_from(seen.outerjoin(sessions, true()))
+    return select(*_as_text((*sessions.c, *seen.c))).select_from(seen.outerjoin(sessions, true()))
 
 
 FENCE: ColumnElement[int] = literal_column("0")

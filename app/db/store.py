@@ -63,7 +63,7 @@ class Store(Database, ABC):
         found: dict[str, list[Row]] = {user_id: [] for user_id in user_ids}
         named = json.dumps(user_ids) if self._dialect.name == "sqlite" else f"{{{','.join(user_ids)}}}"
         for row in self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": named}):
-            found[row[0]].append(row)
+            found[row[USER_AT]].append(row)
         return {user_id: _user_state(rows) for user_id, rows in found.items()}
 
     def list_users(self, tenant_id: str, after: str, most: int) -> list[str]:
@@ -227,11 +227,13 @@ def _of_user(event: Event) -> dict[str, object]:
 
 
 def _user_state(rows: Sequence[Row]) -> UserState:
-    """Return one user's rows of a read as what they say: the head is the same in all of them, each has a session."""
-    _, recorded_at, availability, activity, preferred_until, message, published_at, message_until, *rest = rows[0]
-    manual, manual_place, manual_until, automatic, automatic_place, automatic_until, *_ = rest
+    """Return one user's rows of a read as what they say: each has a session, and from USER_AT on all are the same."""
+    (
+        _, recorded_at, availability, activity, preferred_until, message, published_at, message_until,
+        manual, manual_place, manual_until, automatic, automatic_place, automatic_until,
+    ) = rows[0][USER_AT:]  # fmt: skip
     return UserState(
-        _sessions([row[HEAD:] for row in rows]),
+        _sessions(rows),
         recorded_at,
         Preferred(shown_as(availability, activity), preferred_until) if availability else None,
         StatusMessage(message, published_at, message_until) if message else None,
@@ -240,16 +242,12 @@ def _user_state(rows: Sequence[Row]) -> UserState:
     )
 
 
-HEAD = 2 + len(statements.SAID_STATE)
+USER_AT = len(statements.STATE)
 
 
-def _sessions(rows: Iterable[Sequence[Any]]) -> list[Session]:
-    """Return the rows as sessions; a row of nulls, from an outer join, is none."""
-    return [
-        Session(session_id, shown_as(availability, activity), changed_at, set_at, expires_at)
-        for session_id, availability, activity, changed_at, set_at, expires_at in rows
-        if session_id is not None
-    ]
+def _sessions(rows: Iterable[Row]) -> list[Session]:
+    """Return the rows, which begin with STATE, as sessions; nulls there, from an outer join, are none."""
+    return [Session(row[0], shown_as(row[1], row[2]), row[3], row[4], row[5]) for row in rows if row[0] is not None]
 
 
 def _columns(session: Session) -> dict[str, object]:
