@@ -117,14 +117,19 @@ FENCE: ColumnElement[int] = literal_column("0")
 LISTED = bindparam("user_ids", type_=String)
 """Ids as one text, which the database takes apart: psycopg spends a microsecond on each element of a list."""
 _listed = func.json_each(LISTED).table_valued("value", name="listed")
+_rows = _read(_listed, _listed.c.value).subquery("rows")
 _unnested = (
     func.unnest(cast(LISTED, postgresql.ARRAY(SESSION.user_id.type))).table_valued("id").render_derived(name="listed")
 )
 READ_USERS = {
-    "sqlite": _read(_listed, _listed.c.value),
+    "sqlite": select(func.json_group_array(func.json_array(*_rows.c))),
     "postgresql": _each(_unnested, cast(_unnested.c.id, SESSION.user_id.type)),
 }
-"""The same for a list: a text of JSON on SQLite, of an array on PostgreSQL."""
+"""The same for a list: a text of JSON on SQLite, of an array on PostgreSQL.
+
+On SQLite the rows come as one text, too: sqlite3 lets go of the interpreter for each row, and of several threads that
+do so each waits for the others every time.
+"""
 
 AFTER = bindparam("after", type_=SESSION.user_id.type)
 MOST = bindparam("most", type_=Integer)

@@ -61,10 +61,13 @@ class Store(Database, ABC):
     def read_users(self, tenant_id: str, user_ids: Sequence[str]) -> dict[str, UserState]:
         """Return all that is known of each of some users, in one query; every id is in the result, in this order."""
         found: dict[str, list[Row]] = {user_id: [] for user_id in user_ids}
-        named = json.dumps(user_ids) if self._dialect.name == "sqlite" else f"{{{','.join(user_ids)}}}"
-        for row in self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": named}):
+        for row in self._rows_of(tenant_id, user_ids):
             found[row[USER_AT]].append(row)
         return {user_id: _user_state(rows) for user_id, rows in found.items()}
+
+    @abstractmethod
+    def _rows_of(self, tenant_id: str, user_ids: Sequence[str]) -> Iterable[Row]:
+        """Return the rows that reading each of some users by himself would bring, in any order."""
 
     def list_users(self, tenant_id: str, after: str, most: int) -> list[str]:
         """Return the ids, in order, of the next users after one of whom anything is known."""
@@ -128,6 +131,10 @@ class PostgresStore(Store):
         self._clear_parts = {parts: self._prepared(it) for parts, it in statements.CLEAR_PARTS.items()}
 
     @override
+    def _rows_of(self, tenant_id: str, user_ids: Sequence[str]) -> Iterable[Row]:
+        return self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": f"{{{','.join(user_ids)}}}"})
+
+    @override
     def set_session(
         self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
     ) -> Sequence[Session]:
@@ -171,6 +178,11 @@ class SqliteStore(Store):
         self._record = EventLog(self._dialect).record
         self._put_part = {part: self._prepared(it) for part, it in statements.PUT_PART.items()}
         self._drop_parts = {parts: self._prepared(it) for parts, it in statements.DROP_PARTS.items()}
+
+    @override
+    def _rows_of(self, tenant_id: str, user_ids: Sequence[str]) -> Iterable[Row]:
+        ((rows,),) = self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": json.dumps(user_ids)})
+        return map(self._read_user.converted, json.loads(rows))
 
     @override
     def set_session(
