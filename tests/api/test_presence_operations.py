@@ -283,6 +283,14 @@ def test_presences_come_in_the_order_asked_for_each_once(graph: Graph, bot: Appl
         assert item == alone
 
 
+@pytest.mark.parametrize("text", ['{"a": [1]}', "[]", "null", 'a "b" \\', "\x01\x1f\t\x7f", "\u2028 ü 😀", "NaN"])
+def test_any_text_comes_out_of_a_bulk_read_as_it_went_in(graph: Graph, alice: str, bot: Application, text: str) -> None:
+    says(graph, alice, bot, {"content": text})
+    graph.post(bot, f"/users/{alice}/presence/setManualLocation", {"workLocationType": "office", "placeId": text})
+    (seen,) = graph.post(bot, "/communications/getPresencesByUserId", {"ids": [alice]}).get_json()["value"]
+    assert (seen["statusMessage"]["message"]["content"], seen["workLocation"]["placeId"]) == (text, text)
+
+
 def test_650_ids_are_one_statement_and_651_are_400(graph: Graph, bot: Application, statements: list[str]) -> None:
     users = [new_id() for _ in range(650)]
     for user in users[:3]:
