@@ -380,7 +380,7 @@ def _pgbench_script(prefix: str, action: Action, passes: Sequence[Steps]) -> tup
                 if value is USER_ID or value is APP_ID:
                     return f"('{PREFIX}' || :{'user' if value is USER_ID else 'app'}::text)"
                 name = f"{prefix}_{number}_{match[1]}"  # noqa: B023
-                variables[name] = f"{{{','.join(value)}}}" if isinstance(value, list) else value
+                variables[name] = value
                 return f":{name}"
 
             lines.append(re.sub(r"\$(\d+)", operand, sql) + ";")

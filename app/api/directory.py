@@ -9,6 +9,7 @@ from app.api.presence import READERS
 from app.api.resources import UserAnswer, UserResource
 from app.auth.caller import Caller
 from app.services.directory import User, UserNotFound
+from app.web.answers import encode
 from app.web.errors import MeWithoutUser
 from app.web.guard import Access, directory, requires
 from app.web.odata import graph_answer, selected
@@ -68,8 +69,8 @@ def _answer(caller: Caller, name: str, options: Mapping[str, str]) -> ResponseRe
     seen: Mapping[str, object] = resource(directory().find(caller.tenant_id, name))
     if wanted:
         told = {**UNKNOWN, **seen}
-        return graph_answer(f"users({','.join(wanted)})/$entity", {each: told[each] for each in wanted})
-    return graph_answer("users/$entity", seen)
+        return graph_answer(f"users({','.join(wanted)})/$entity", encode({each: told[each] for each in wanted}))
+    return graph_answer("users/$entity", encode(seen))
 
 
 def resource(user: User) -> UserResource:

@@ -1,7 +1,8 @@
 """Presence: one table of operations, each of which every owner and every mount has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Unpack
 
 from flask import Blueprint, Response, g, request
@@ -28,9 +29,9 @@ from app.api.schemas import (
 )
 from app.auth.caller import Caller, ForeignSession
 from app.domain.aggregate import Presence
-from app.domain.values import NIL, WorkLocationType
+from app.domain.values import NIL, Shown, StatusMessage, WorkLocation, WorkLocationType
 from app.services.presence import LOCATIONS, ExpiryPassed, Part, SessionNotFound
-from app.web.answers import Answer
+from app.web.answers import Answer, encode
 from app.web.bodies import guid_in_path
 from app.web.errors import MeWithoutUser
 from app.web.guard import Access, Contract, View, presence, requires
@@ -49,7 +50,7 @@ OWNERS = {
     "me": "/me/presence",
     "communications": "/communications/presences/<user_id>",
 }
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 PROPERTIES = tuple(PresenceResource.__annotations__)
 
@@ -87,12 +88,12 @@ def operation(method: str, action: str, access: Access, **contract: Unpack[Contr
 def get_presence(caller: Caller, user_id: str, options: Mapping[str, str]) -> ResponseReturnValue:
     """Return a user's presence."""
     names = selected(options, "presence", PROPERTIES)
-    seen: Mapping[str, object] = resource(user_id, presence().read(caller.tenant_id, user_id))
+    seen = presence().read(caller.tenant_id, user_id)
     in_users = "/communications/" not in request.path
     of = f"users('{user_id}')/presence" if in_users else "communications/presences"
     if names:
-        return graph_answer(f"{of}({','.join(names)})/$entity", {name: seen[name] for name in names})
-    return graph_answer(f"{of}/$entity", seen)
+        of += f"({','.join(names)})"
+    return graph_answer(f"{of}/$entity", written(user_id, seen, names))
 
 
 @operation("POST", "/setPresence", SESSION, body=SetPresence, refuses=(ForeignSession,))
@@ -170,14 +171,14 @@ def get_presences_by_user_id(caller: Caller, body: GetPresencesByUserId) -> Resp
     """Return the presence of up to 650 users, in the order asked for, each once."""
     found = presence().read_many(caller.tenant_id, body.ids)
     context = "Collection(microsoft.graph.presence)"
-    return graph_answer(context, {"value": [resource(user_id, seen) for user_id, seen in found.items()]})
+    return graph_answer(context, _collection({}, (written(user_id, seen) for user_id, seen in found.items())))
 
 
 @bp.get("/communications/presences")
 @requires(READ_ALL, options=("$filter", "$select", "$top", "$count", "$skiptoken"), answer=PresencePage)
 def list_presences(caller: Caller, options: Mapping[str, str]) -> ResponseReturnValue:
     """Return the presence of the users asked for, or a page of all of whom anything is known."""
-    names = selected(options, "presence", PROPERTIES) or PROPERTIES
+    names = selected(options, "presence", PROPERTIES)
     most = number(options, "$top", MOST_IDS, MOST_IDS)
     counted = flag(options, "$count")
     after = skipped_to(options) or NIL
@@ -188,14 +189,13 @@ def list_presences(caller: Caller, options: Mapping[str, str]) -> ResponseReturn
     else:
         ids = list(dict.fromkeys(filtered))[:most]
         total = len(set(filtered)) if counted else None
-    body: dict[str, object] = {} if total is None else {"@odata.count": total}
+    about: dict[str, object] = {} if total is None else {"@odata.count": total}
     if filtered is None and len(ids) == most:
         carried = f"&$select={','.join(names)}" if "$select" in options else ""
-        body["@odata.nextLink"] = f"{mount_url()}communications/presences?$top={most}&$skiptoken={ids[-1]}{carried}"
+        about["@odata.nextLink"] = f"{mount_url()}communications/presences?$top={most}&$skiptoken={ids[-1]}{carried}"
     found = presence().read_many(caller.tenant_id, ids)
-    value: list[Mapping[str, object]] = [resource(user_id, seen) for user_id, seen in found.items()]
-    body["value"] = [{name: item[name] for name in names} for item in value]
-    return graph_answer("communications/presences", body)
+    value = (written(user_id, seen, names) for user_id, seen in found.items())
+    return graph_answer("communications/presences", _collection(about, value))
 
 
 @bp.get("/communications/presences/$count")
@@ -205,6 +205,31 @@ def count_presences(caller: Caller, options: Mapping[str, str]) -> ResponseRetur
     filtered = ids_in_filter(options)
     count = presence().count_users(caller.tenant_id) if filtered is None else len(set(filtered))
     return Response(str(count), content_type="text/plain")
+
+
+def written(user_id: str, seen: Presence, names: Collection[str] = ()) -> str:
+    """Return the JSON of a presence as Graph's resource of that name, or of the properties named."""
+    if names:
+        whole: Mapping[str, object] = resource(user_id, seen)
+        return encode({name: whole[name] for name in names})
+    start, middle, end = _around(seen.shown, seen.message, seen.location, seen.location_source)
+    return f"{start}{user_id}{middle}{sequence_number(seen)}{end}"
+
+
+@lru_cache(1024)
+def _around(
+    shown: Shown, message: StatusMessage | None, location: WorkLocation | None, source: str
+) -> tuple[str, str, str]:
+    """Return what is written before, between and after the id and the sequence number: for many users the same."""
+    seen = Presence(shown, message, location, source, None, None)
+    start, _, rest = encode(resource(NIL, seen)).partition(NIL)
+    middle, _, end = rest.partition(sequence_number(seen))
+    return start, middle, end
+
+
+def _collection(about: Mapping[str, object], value: Iterable[str]) -> str:
+    """Return the JSON of a collection: what is said about it, and what is in it."""
+    return f"{encode({**about, 'value': []})[:-2]}{','.join(value)}]}}"
 
 
 def resource(user_id: str, seen: Presence) -> PresenceResource:
@@ -242,8 +267,8 @@ def sequence_number(seen: Presence) -> str:
     "A", then the microseconds since 1970 of the newest event and of the latest moment at which the presence may have
     changed, 16 digits each. One number would not do: an event and an expiry can fall on the same microsecond.
     """
-    return f"A{_microseconds(seen.recorded_at)}{_microseconds(seen.turned_at)}"
+    return f"A{_microseconds(seen.recorded_at):016}{_microseconds(seen.turned_at):016}"
 
 
-def _microseconds(moment: datetime | None) -> str:
-    return f"{(moment - EPOCH) // timedelta(microseconds=1) if moment else 0:016}"
+def _microseconds(moment: datetime | None) -> int:
+    return (moment - EPOCH) // MICROSECOND if moment else 0

@@ -5,7 +5,7 @@ work whose result is the same each time (docs/decisions/0006-compile-once.md). S
 the values and pools the connections.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Dialect, Enum
@@ -42,7 +42,7 @@ class Prepared:
         rows: list[Row] = (
             cursor.rows(self.sql, values) if self._on_postgres else cursor.execute(self.sql, values).fetchall()
         )
-        return [self._converted(row) for row in rows] if self._columns else rows
+        return [self.converted(row) for row in rows] if self._columns else rows
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:
         """Return the parameters in the statement's order and the driver's types; its constants come from itself."""
@@ -52,7 +52,8 @@ class Prepared:
             values.append(value if convert is None else convert(value))
         return values
 
-    def _converted(self, row: Row) -> Row:
+    def converted(self, row: Sequence[Any]) -> Row:
+        """Return a row of the statement's columns, whoever read it, with Python's values in place of the driver's."""
         values = list(row)
         for place, convert in self._columns:
             if values[place] is not None:

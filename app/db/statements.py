@@ -4,6 +4,7 @@ A mutation is one statement on PostgreSQL (the row is the lock) and a few within
 round trip costs nothing. Both append the same events and return the same rows.
 """
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -29,10 +30,12 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    type_coerce,
     union,
     union_all,
     update,
 )
+from sqlalchemy import Enum as EnumType
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.models import PresenceEvent, PresenceSession, PresenceUser
@@ -70,6 +73,11 @@ NEWEST = select(func.max(EVENT.at).label("at")).where(EVENT.tenant_id == TENANT,
 SAID_STATE = tuple(column for column in SAID if not column.primary_key)
 
 
+def _as_text(columns: Iterable[ColumnElement[Any]]) -> Iterator[ColumnElement[Any]]:
+    """Return columns with the words of enums left as text: of a read, the store makes what it needs of them."""
+    return (type_coerce(column, String) if isinstance(column.type, EnumType) else column for column in columns)
+
+
 def _read(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
     """Return the query for all that is known of each user: the newest event, what is said of them, their sessions.
 
@@ -79,7 +87,8 @@ def _read(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
     said = and_(SAID.tenant_id == TENANT, SAID.user_id == user_id)
     sessions = and_(SESSION.tenant_id == TENANT, SESSION.user_id == user_id)
     rows = users.outerjoin(PresenceUser.__table__, said).outerjoin(PresenceSession.__table__, sessions)
-    return select(user_id.label("known_id"), newest.label("recorded_at"), *SAID_STATE, *STATE).select_from(rows)
+    user = (user_id.label("known_id"), newest.label("recorded_at"), *SAID_STATE)
+    return select(*_as_text((*STATE, *user))).select_from(rows)
 
 
 _one = select(USER.label("id")).subquery("one")
@@ -101,21 +110,26 @@ def _each(users: FromClause, user_id: ColumnElement[str]) -> Select[Any]:
     user = select(user_id.label("known_id"), newest.label("recorded_at"), *said.c)
     seen = user.select_from(users.outerjoin(said, true())).offset(FENCE).subquery("seen")
     sessions = looked_up(STATE, seen.c.known_id, "sessions")
-    return select(*seen.c, *sessions.c).select_from(seen.outerjoin(sessions, true()))
+    return select(*_as_text((*sessions.c, *seen.c))).select_from(seen.outerjoin(sessions, true()))
 
 
 FENCE: ColumnElement[int] = literal_column("0")
-_listed = func.json_each(bindparam("user_ids", type_=String)).table_valued("value", name="listed")
+LISTED = bindparam("user_ids", type_=String)
+"""Ids as one text, which the database takes apart: psycopg spends a microsecond on each element of a list."""
+_listed = func.json_each(LISTED).table_valued("value", name="listed")
+_rows = _read(_listed, _listed.c.value).subquery("rows")
 _unnested = (
-    func.unnest(bindparam("user_ids", type_=postgresql.ARRAY(SESSION.user_id.type)))
-    .table_valued("id")
-    .render_derived(name="listed")
+    func.unnest(cast(LISTED, postgresql.ARRAY(SESSION.user_id.type))).table_valued("id").render_derived(name="listed")
 )
 READ_USERS = {
-    "sqlite": _read(_listed, _listed.c.value),
+    "sqlite": select(func.json_group_array(func.json_array(*_rows.c))),
     "postgresql": _each(_unnested, cast(_unnested.c.id, SESSION.user_id.type)),
 }
-"""The same for a list: of JSON on SQLite, an array on PostgreSQL."""
+"""The same for a list: a text of JSON on SQLite, of an array on PostgreSQL.
+
+On SQLite the rows come as one text, too: sqlite3 lets go of the interpreter for each row, and of several threads that
+do so each waits for the others every time.
+"""
 
 AFTER = bindparam("after", type_=SESSION.user_id.type)
 MOST = bindparam("most", type_=Integer)

@@ -4,7 +4,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import Dialect, Engine
@@ -12,10 +11,20 @@ from typing_extensions import override
 
 from app.db import statements
 from app.db.database import Database, StoreUnavailable
-from app.db.prepared import Prepared
+from app.db.prepared import Prepared, Row
 from app.db.statements import Part
 from app.domain.aggregate import FADE_STEP, UserState, shown_at
-from app.domain.values import EventKind, Preferred, Session, SessionKey, Shown, StatusMessage, WorkLocation
+from app.domain.values import (
+    EventKind,
+    Preferred,
+    Session,
+    SessionKey,
+    Shown,
+    StatusMessage,
+    WorkLocation,
+    WorkLocationType,
+    shown_as,
+)
 
 __all__ = ["Event", "EventLog", "PostgresStore", "SqliteStore", "Store", "StoreUnavailable", "make_store"]
 
@@ -50,11 +59,15 @@ class Store(Database, ABC):
         return _user_state(self._run(self._read_user, {"tenant_id": tenant_id, "user_id": user_id}))
 
     def read_users(self, tenant_id: str, user_ids: Sequence[str]) -> dict[str, UserState]:
-        """Return all that is known of each of some users, in one query; every id is in the result."""
-        named: object = json.dumps(user_ids) if self._dialect.name == "sqlite" else user_ids
-        rows = self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": named})
-        rows.sort(key=_known_id)  # the plan of the moment may have mixed them
-        return {user_id: _user_state(list(found)) for user_id, found in groupby(rows, _known_id)}
+        """Return all that is known of each of some users, in one query; every id is in the result, in this order."""
+        found: dict[str, list[Row]] = {user_id: [] for user_id in user_ids}
+        for row in self._rows_of(tenant_id, user_ids):
+            found[row[USER_AT]].append(row)
+        return {user_id: _user_state(rows) for user_id, rows in found.items()}
+
+    @abstractmethod
+    def _rows_of(self, tenant_id: str, user_ids: Sequence[str]) -> Iterable[Row]:
+        """Return the rows that reading each of some users by himself would bring, in any order."""
 
     def list_users(self, tenant_id: str, after: str, most: int) -> list[str]:
         """Return the ids, in order, of the next users after one of whom anything is known."""
@@ -123,6 +136,10 @@ class PostgresStore(Store):
         self._clear_parts = {parts: self._prepared(it) for parts, it in statements.CLEAR_PARTS.items()}
 
     @override
+    def _rows_of(self, tenant_id: str, user_ids: Sequence[str]) -> Iterable[Row]:
+        return self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": f"{{{','.join(user_ids)}}}"})
+
+    @override
     def set_session(
         self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
     ) -> Sequence[Session]:
@@ -164,6 +181,11 @@ class SqliteStore(Store):
         self._events = EventLog(self._dialect)
         self._put_part = {part: self._prepared(it) for part, it in statements.PUT_PART.items()}
         self._drop_parts = {parts: self._prepared(it) for parts, it in statements.DROP_PARTS.items()}
+
+    @override
+    def _rows_of(self, tenant_id: str, user_ids: Sequence[str]) -> Iterable[Row]:
+        ((rows,),) = self._run(self._read_users, {"tenant_id": tenant_id, "user_ids": json.dumps(user_ids)})
+        return map(self._read_user.converted, json.loads(rows))
 
     @override
     def set_session(
@@ -234,34 +256,28 @@ def _of_user(event: Event) -> dict[str, object]:
     return {**event._asdict(), "of_tenant_id": event.tenant_id, "of_user_id": event.user_id}
 
 
-def _known_id(row: Sequence[Any]) -> str:
-    known_id: str = row[0]
-    return known_id
-
-
-def _user_state(rows: Sequence[Sequence[Any]]) -> UserState:
-    """Return one user's rows of a read as what they say: the head is the same in all of them, each has a session."""
-    _, recorded_at, availability, activity, preferred_until, message, published_at, message_until, *rest = rows[0]
+def _user_state(rows: Sequence[Row]) -> UserState:
+    """Return one user's rows of a read as what they say: each has a session, and from USER_AT on all are the same."""
+    (
+        _, recorded_at, availability, activity, preferred_until, message, published_at, message_until,
+        manual, manual_place, manual_until, automatic, automatic_place, automatic_until,
+    ) = rows[0][USER_AT:]  # fmt: skip
     return UserState(
-        sessions=_sessions(row[HEAD:] for row in rows),
-        recorded_at=recorded_at,
-        preferred=Preferred(Shown(availability, activity), preferred_until) if availability else None,
-        message=StatusMessage(message, published_at, message_until) if message else None,
-        manual_location=WorkLocation(*rest[:3]) if rest[0] else None,
-        automatic_location=WorkLocation(*rest[3:6]) if rest[3] else None,
+        _sessions(rows),
+        recorded_at,
+        Preferred(shown_as(availability, activity), preferred_until) if availability else None,
+        StatusMessage(message, published_at, message_until) if message else None,
+        WorkLocation(WorkLocationType(manual), manual_place, manual_until) if manual else None,
+        WorkLocation(WorkLocationType(automatic), automatic_place, automatic_until) if automatic else None,
     )
 
 
-HEAD = 2 + len(statements.SAID_STATE)
+USER_AT = len(statements.STATE)
 
 
-def _sessions(rows: Iterable[Sequence[Any]]) -> list[Session]:
-    """Return the rows as sessions; a row of nulls, from an outer join, is none."""
-    return [
-        Session(session_id, Shown(availability, activity), changed_at, set_at, expires_at)
-        for session_id, availability, activity, changed_at, set_at, expires_at in rows
-        if session_id is not None
-    ]
+def _sessions(rows: Iterable[Row]) -> list[Session]:
+    """Return the rows, which begin with STATE, as sessions; nulls there, from an outer join, are none."""
+    return [Session(row[0], shown_as(row[1], row[2]), row[3], row[4], row[5]) for row in rows if row[0] is not None]
 
 
 def _columns(session: Session) -> dict[str, object]:

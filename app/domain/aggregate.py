@@ -17,6 +17,7 @@ from app.domain.values import (
     WorkLocation,
 )
 
+NO_TIME = timedelta(0)
 FADE_STEP = timedelta(minutes=5)
 SKEW = timedelta(minutes=1)
 """How far apart the clocks of workers may be. Ours; as much as a token's times are given."""
@@ -67,7 +68,7 @@ def fade(shown: Shown, idle: timedelta) -> Shown:
     Source: Graph, "presence: setPresence", "Timeout, expiration, and keep alive".
     Ours: a step is taken at exactly 5 minutes; the source does not say.
     """
-    if idle < timedelta(0):
+    if idle < NO_TIME:
         raise ValueError(f"idle time is negative: {idle}")
     if shown != AVAILABLE or idle < FADE_STEP:
         return shown
@@ -79,7 +80,7 @@ def shown_at(session: Session, now: datetime) -> Shown:
 
     A session set by a worker whose clock is ahead of `now` counts as set just now.
     """
-    return fade(session.shown, max(now - session.set_at, timedelta(0)))
+    return session.shown if now <= session.set_at else fade(session.shown, now - session.set_at)
 
 
 def rank(shown: Shown) -> int:
@@ -94,14 +95,15 @@ def winner(sessions: Iterable[Session], now: datetime) -> Session | None:
     is one function of the rows. A faded session ranks where its faded state ranks.
     """
     first: Session | None = None
-    standing: tuple[int, datetime] | None = None
-    for session in sorted(sessions):  # a tuple that begins with its id, so the smaller id comes first
-        if session.expires_at <= now:
-            continue
-        candidate = (rank(shown_at(session, now)), session.changed_at)
-        if standing is None or candidate > standing:
-            first, standing = session, candidate
+    for session in sessions:
+        if session.expires_at > now and (first is None or _goes_before(session, first, now)):
+            first = session
     return first
+
+
+def _goes_before(one: Session, other: Session, now: datetime) -> bool:
+    ours = (rank(shown_at(one, now)), one.changed_at, other.session_id)  # the ids change sides: the smaller one wins
+    return ours > (rank(shown_at(other, now)), other.changed_at, one.session_id)
 
 
 def aggregate(sessions: Iterable[Session], now: datetime) -> Shown:
@@ -122,24 +124,35 @@ def presence_of(state: UserState, now: datetime) -> Presence:
     message = state.message
     if message is not None and message.expires_at is not None and message.expires_at <= now:
         message = None
-    location, source = None, "none"
-    for layer, name in ((state.automatic_location, "automatic"), (state.manual_location, "manual")):
-        if layer is not None and layer.expires_at > now:
-            location, source = layer, name
-    passed = [moment for moment in turning_points(state) if moment <= now]
-    if recorded_at := state.recorded_at:
-        passed.append(recorded_at if recorded_at <= now + SKEW else now)
-    return Presence(shown, message, location, source, state.recorded_at, max(passed, default=None))
+    location, source = state.manual_location, "manual"
+    if location is None or location.expires_at <= now:
+        location, source = state.automatic_location, "automatic"
+    if location is None or location.expires_at <= now:
+        location, source = None, "none"
+    turned_at = state.recorded_at
+    if turned_at is not None and turned_at > now + SKEW:
+        turned_at = now
+    for moment in turning_points(state):
+        if moment <= now and (turned_at is None or moment > turned_at):
+            turned_at = moment
+    return Presence(shown, message, location, source, state.recorded_at, turned_at)
 
 
 def turning_points(state: UserState) -> list[datetime]:
     """Return the moments at which time alone changes what the user shows: fades, and ends."""
-    others = (state.preferred, state.message, state.manual_location, state.automatic_location)
-    ends = [other.expires_at for other in others if other is not None and other.expires_at is not None]
-    return [moment for session in state.sessions for moment in session_turning_points(session)] + ends
+    moments = []
+    for session in state.sessions:
+        moments += session_turning_points(session)
+    for other in (state.preferred, state.message, state.manual_location, state.automatic_location):
+        if other is not None and other.expires_at is not None:
+            moments.append(other.expires_at)
+    return moments
 
 
 def session_turning_points(session: Session) -> list[datetime]:
     """Return the moments at which time alone changes what a session shows: its fades, and its end."""
-    fades = [session.set_at + FADE_STEP, session.set_at + 2 * FADE_STEP] if session.shown == AVAILABLE else []
-    return [moment for moment in fades if moment < session.expires_at] + [session.expires_at]
+    if session.shown != AVAILABLE:
+        return [session.expires_at]
+    inactive_at = session.set_at + FADE_STEP
+    fades = [moment for moment in (inactive_at, inactive_at + FADE_STEP) if moment < session.expires_at]
+    return [*fades, session.expires_at]

@@ -3,6 +3,7 @@
 import re
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
@@ -59,6 +60,16 @@ class Shown(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.availability}/{self.activity}"
+
+
+@cache
+def shown_as(availability: str, activity: str) -> Shown:
+    """Return the pair that two texts name, made once: a bulk read looks up hundreds of the same few.
+
+    Raises:
+        ValueError: one of them is no such word.
+    """
+    return Shown(Availability(availability), Activity(activity))
 
 
 AVAILABLE = Shown(Availability.AVAILABLE, Activity.AVAILABLE)

@@ -73,9 +73,8 @@ class PresenceService:
     def read_many(self, tenant_id: str, user_ids: Iterable[str]) -> dict[str, Presence]:
         """Return the presence of each of some users, in the order given, each once."""
         now = self._clock()
-        wanted = list(dict.fromkeys(user_ids))
-        states = self._store.read_users(tenant_id, wanted)
-        return {user_id: presence_of(states[user_id], now) for user_id in wanted}
+        states = self._store.read_users(tenant_id, list(dict.fromkeys(user_ids)))
+        return {user_id: presence_of(state, now) for user_id, state in states.items()}
 
     def list_users(self, tenant_id: str, after: str, most: int) -> list[str]:
         """Return the ids of the next users after one of whom anything is known, in order."""

@@ -8,7 +8,7 @@ from flask import Response, request
 from werkzeug.sansio.utils import get_current_url
 
 from app.domain.values import DASHED_GUID
-from app.web.answers import ODATA_JSON, json_answer
+from app.web.answers import ODATA_JSON, Answer, encode
 from app.web.application import current_request
 from app.web.errors import InvalidQuery, NotAcceptable
 
@@ -36,12 +36,15 @@ def must_accept_json() -> None:
         raise NotAcceptable("The answer is application/json, which the request's Accept leaves out.")
 
 
-def graph_answer(context: str, body: Mapping[str, object]) -> Response:
-    """Return a resource as Graph does: labelled, and under its context unless the caller wants none."""
+def graph_answer(context: str, body: str) -> Response:
+    """Return a resource's JSON as Graph does: labelled, and under its context unless the caller wants none."""
     bare = "odata.metadata=none" in request.environ.get("HTTP_ACCEPT", "").lower()
     label = ODATA_JSON.replace("minimal", "none") if bare else ODATA_JSON
-    described = body if bare else {"@odata.context": f"{mount_url()}$metadata#{context}", **body}
-    return json_answer(described, content_type=label, OData_Version="4.0")
+    if not bare:
+        body = f'{{"@odata.context":{encode(f"{mount_url()}$metadata#{context}")},{body[1:]}'
+    response = Answer([body.encode()], content_type=label)
+    response.headers["OData-Version"] = "4.0"
+    return response
 
 
 def options(*allowed: str) -> dict[str, str]:

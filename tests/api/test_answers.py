@@ -1,13 +1,26 @@
 """Headers, envelopes and the body of a read, on every route."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.domain.values import AVAILABLE, AWAY, IN_A_CALL
+from app.api.presence import resource, sequence_number, written
+from app.domain.aggregate import Presence
+from app.domain.values import (
+    AVAILABLE,
+    AWAY,
+    IN_A_CALL,
+    NIL,
+    OFFLINE,
+    Shown,
+    StatusMessage,
+    WorkLocation,
+    WorkLocationType,
+)
+from app.web.answers import encode
 from tests.builders import START, Application, Clock, Graph, assert_error, new_id
 
 
@@ -31,6 +44,21 @@ def test_the_read_body_is_graphs(graph: Graph, alice: str, bot: Application) -> 
         "workLocation": {"placeId": None, "source": "none", "workLocationType": "unspecified"},
     }
     assert version == "A" + f"{int(START.timestamp()) * 1_000_000:016}" * 2
+
+
+@pytest.mark.parametrize("shown", [OFFLINE, IN_A_CALL])
+@pytest.mark.parametrize("content", [None, "Hi", f'"\\\n\u2028 {NIL} A{0:032} %s {{}}'])
+@pytest.mark.parametrize("place", [None, NIL, '"'])
+@pytest.mark.parametrize("moments", [(None, None), (START, START), (START, START + timedelta(hours=1))])
+def test_a_presence_is_written_as_its_resource_would_be(
+    shown: Shown, content: str | None, place: str | None, moments: tuple[datetime | None, datetime | None]
+) -> None:
+    message = StatusMessage(content, START, None) if content else None
+    location = WorkLocation(WorkLocationType.OFFICE, place, START) if place else None
+    seen = Presence(shown, message, location, "manual" if location else "none", *moments)
+    for user_id in (NIL, new_id()):
+        assert written(user_id, seen) == encode(resource(user_id, seen))
+        assert written(user_id, seen, ["sequenceNumber"]) == f'{{"sequenceNumber":"{sequence_number(seen)}"}}'
 
 
 @pytest.mark.parametrize(("mount", "base"), [("", "/"), ("/beta", "/beta/")])

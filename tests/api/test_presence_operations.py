@@ -227,6 +227,15 @@ def test_a_manual_location_goes_over_an_automatic_one(graph: Graph, alice: str, 
     assert location_of(graph, alice, bot) == NOWHERE
 
 
+def test_an_automatic_location_shows_once_a_manual_one_has_ended(
+    graph: Graph, clock: Clock, alice: str, bot: Application
+) -> None:
+    graph.post(bot, f"/users/{alice}/presence/setManualLocation", {"workLocationType": "remote"})
+    clock.move(days=1)
+    graph.post(bot, f"/users/{alice}/presence/setAutomaticLocation", {"workLocationType": "office"})
+    assert location_of(graph, alice, bot)["source"] == "automatic"
+
+
 def test_a_location_is_for_today(graph: Graph, clock: Clock, alice: str, bot: Application) -> None:
     graph.post(bot, f"/users/{alice}/presence/setManualLocation", {"workLocationType": "timeOff"})
     clock.move(hours=16, microseconds=-1)
@@ -272,6 +281,14 @@ def test_presences_come_in_the_order_asked_for_each_once(graph: Graph, bot: Appl
         alone = graph.reads(item["id"], bot).get_json()
         del alone["@odata.context"]
         assert item == alone
+
+
+@pytest.mark.parametrize("text", ['{"a": [1]}', "[]", "null", 'a "b" \\', "\x01\x1f\t\x7f", "\u2028 ü 😀", "NaN"])
+def test_any_text_comes_out_of_a_bulk_read_as_it_went_in(graph: Graph, alice: str, bot: Application, text: str) -> None:
+    says(graph, alice, bot, {"content": text})
+    graph.post(bot, f"/users/{alice}/presence/setManualLocation", {"workLocationType": "office", "placeId": text})
+    (seen,) = graph.post(bot, "/communications/getPresencesByUserId", {"ids": [alice]}).get_json()["value"]
+    assert (seen["statusMessage"]["message"]["content"], seen["workLocation"]["placeId"]) == (text, text)
 
 
 def test_650_ids_are_one_statement_and_651_are_400(graph: Graph, bot: Application, statements: list[str]) -> None:

@@ -186,7 +186,7 @@ def values(prepared: Prepared, engine: Engine) -> list[Any]:
             "user_id": user_id,
             "of_tenant_id": tenant_id,
             "of_user_id": user_id,
-            "user_ids": json.dumps(user_ids) if engine.dialect.name == "sqlite" else user_ids,
+            "user_ids": json.dumps(user_ids) if engine.dialect.name == "sqlite" else f"{{{','.join(user_ids)}}}",
             **dict.fromkeys(("session_id", "request_id"), new_id()),
             **dict.fromkeys(("now", "at", "faded_if_set_by", "changed_at", "set_at", "expires_at"), START),
             **IN_A_CALL._asdict(),
