@@ -24,7 +24,7 @@ bind = f"{_settings.host}:{_settings.port}"
 certfile = str(_settings.tls_certfile.resolve()) if _settings.tls_certfile else None
 keyfile = str(_settings.tls_keyfile.resolve()) if _settings.tls_keyfile else None
 workers = _settings.web_concurrency
-worker_class = "gthread"
+worker_class = "app.web.worker.EvenWorker"  # gthread, of which each takes its share of the connections
 threads = _settings.web_threads  # a slow client holds one; none is made before it is needed
 backlog = 2048
 timeout = 60
@@ -82,6 +82,7 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Forget what only a live worker has, such as connections; what a dead one counted stays in the sums."""
+    worker.forget()
     if hasattr(server, "metrics_listener"):
         from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415  # it looks for the folder
 

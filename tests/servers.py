@@ -74,14 +74,15 @@ class Server:
             connection.request("GET", "/healthz")
             connection.getresponse().read()
             port = connection.sock.getsockname()[1]
-            worker = next(child.pid for child in self._children() if port in peers(child))
+            worker = next(child.pid for child in self.children() if port in peers(child))
             if found.setdefault(worker, connection) is not connection:
                 connection.close()
             if len(found) == count:
                 return list(found.values())
         raise AssertionError(f"{len(found)} of {count} workers answered")
 
-    def _children(self) -> list[psutil.Process]:
+    def children(self) -> list[psutil.Process]:
+        """Return the workers."""
         return psutil.Process(self.process.pid).children()
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import URL
 
@@ -25,7 +26,7 @@ from tests.builders import new_id
 from tests.ha.cluster import until
 from tests.ha.drill import restart
 from tests.ha.load import ACKNOWLEDGED, Load
-from tests.servers import ROOT, Server, gunicorn, run, shipped_settings
+from tests.servers import ROOT, Server, gunicorn, peers, run, shipped_settings
 
 TENANT, AUDIENCE = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1", "api://presence"
 
@@ -157,10 +158,17 @@ def test_no_two_workers_ever_show_different_times(tmp_path: Path) -> None:
 
 def asked(server: Server, method: str, path: str, body: object = None) -> Any:
     """Return what one request, on a connection of its own, is answered."""
-    connection = http.client.HTTPConnection(server.base.removeprefix("http://"), timeout=30)
+    connection = connected(server)
     answer = answered(connection, method, path, body)
     connection.close()
     return answer
+
+
+def connected(server: Server) -> http.client.HTTPConnection:
+    """Return a connection on which nothing is asked yet."""
+    connection = http.client.HTTPConnection(server.base.removeprefix("http://"), timeout=30)
+    connection.connect()
+    return connection
 
 
 def answered(connection: http.client.HTTPConnection, method: str, path: str, body: object = None) -> Any:
@@ -206,6 +214,31 @@ def test_a_client_that_falls_silent_in_its_request_is_let_go(make_database: Call
                 client.sendall(half.encode())
                 assert client.recv(len(answered) or 1) == answered
     assert not any("Traceback" in line for line in server.printed)
+
+
+def test_connections_that_come_at_once_are_shared_evenly_and_none_waits_for_a_stopped_worker(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/presence.sqlite3"
+    with gunicorn(PRESENCE_ENV="development", DATABASE_URL=url, WEB_CONCURRENCY="2") as server:
+        workers = server.each_worker(2)
+        held = [connected(server) for _ in range(20)]
+        for connection in held:  # what waits in the queue is a connection, too
+            answered(connection, "GET", "/healthz")
+        pids = [child.pid for child in server.children()]
+        shares = [len(peers(psutil.Process(pid))) for pid in pids]
+        assert sum(shares) == 22
+        assert abs(shares[0] - shares[1]) <= 2, shares
+        for connection in held:
+            connection.close()
+        stopped = psutil.Process(pids[0])
+        stopped.suspend()
+        try:
+            held = [connected(server) for _ in range(5)]
+            for connection in held:
+                answered(connection, "GET", "/healthz")
+        finally:
+            stopped.resume()
+        for connection in (*held, *workers):
+            connection.close()
 
 
 def test_workers_are_replaced_under_load_and_every_request_is_answered(tmp_path: Path, jwks_file: Path) -> None:
