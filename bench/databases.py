@@ -98,13 +98,18 @@ CASES: Mapping[str, Sequence[str]] = {
 """The cycle of actions of each case; the mix is 80 % read, 15 % keep-alive, 5 % clear."""
 
 Steps = Sequence[tuple[str, Sequence[Any]]]
-"""What the store sent to the driver: SQL and its values, in which USER_ID and APP_ID stand for the walk's."""
-USER_ID, APP_ID = object(), object()
+"""What the store sent to the driver: SQL and its values, in which these stand for the walk's."""
+USER_ID, APP_ID, NOW, UNTIL = object(), object(), object(), object()
 
 
 def guid(number: int) -> str:
     """Return the id of a user or an application."""
     return f"{PREFIX}{BASE + number}"
+
+
+def _text(moment: datetime) -> str:
+    """Return a moment as SQLite has it."""
+    return moment.isoformat(" ", "microseconds")
 
 
 def percentile(sorted_values: Sequence[float], percent: int) -> float:
@@ -211,7 +216,7 @@ class Database(ABC):
         """Return what the store sends for each of the case's actions, pass by pass, trying it on one user."""
         store, now, user = make_store(self._engine), datetime.now(UTC), USERS + clears(case, seconds)
         key = SessionKey(TENANT, guid(user), guid(user % APPS))
-        stand_in = {key.user_id: USER_ID, key.session_id: APP_ID}
+        stand_in = {key.user_id: USER_ID, key.session_id: APP_ID, _text(now): NOW, _text(now + LIFETIME): UNTIL}
         sent: list[tuple[str, Sequence[Any]]] = []
 
         def listen(execute: Callable[..., Any], sql: str, values: Sequence[Any] = ()) -> Any:
@@ -253,7 +258,7 @@ class Sqlite(Database):
     after_filling = ("COMMIT", "PRAGMA wal_checkpoint(TRUNCATE)")
 
     def floor(self, case: str, seconds: int, connections: int) -> Sample:  # noqa: ARG002
-        """Send what the store sent, over and over."""
+        """Send what the store sent, over and over, at other moments on each walk: SQLite writes no row as it was."""
         known, recorded = actions(case, seconds), self.record(case, seconds)
         walked = dict.fromkeys(known, 0)
         took: list[float] = []
@@ -265,7 +270,10 @@ class Sqlite(Database):
             action, n = known[name], walked[name]
             walked[name] = n + 1
             user = action.first + n * STRIDE % action.count
-            varying = {USER_ID: guid(user), APP_ID: guid(user % APPS)}
+            if n % action.count == 0:
+                now = datetime.now(UTC)
+                moments = {NOW: _text(now), UNTIL: _text(now + LIFETIME)}
+            varying = {USER_ID: guid(user), APP_ID: guid(user % APPS), **moments}
             began = time.perf_counter()
             for sql, values in recorded[name][n // action.count % len(action.passes)]:
                 execute(sql, [varying.get(value, value) for value in values]).fetchall()
