@@ -16,7 +16,7 @@ from app.db.models import Base
 from app.factory import create_app
 from app.web.quota import Quota
 from config import Settings
-from tests.builders import ADMIN, ADMIN_PASSWORD, Clock, Graph, admin_settings
+from tests.builders import ADMIN, ADMIN_PASSWORD, Clock, Graph, admin_settings, new_id
 from tests.conftest import alembic_config
 
 
@@ -84,11 +84,11 @@ def nothing_stored(admin_app: Flask) -> None:
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Each count of an attempt to sign in, in this test, which counts from nothing."""
     tried: list[str] = []
-    take = Quota.take
+    take, test = Quota.take, new_id()
 
     def noted(self: Quota, *who: str) -> None:
         tried.append(" ".join(who))
-        take(self, *who, str(id(tried)))
+        take(self, *who, test)
 
     monkeypatch.setattr(Quota, "take", noted)
     return tried
