@@ -14,7 +14,7 @@ from psycopg import abc, generators
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
@@ -59,6 +59,29 @@ class _Prepared(NamedTuple):
     reader: abc.Transformer
     """Makes Python's values of its columns."""
 
+    def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
+        """Return the rows of a result; none of one that has none."""
+        if result.status != ExecStatus.TUPLES_OK:
+            return []
+        self.reader.set_pgresult(result)
+        return self.reader.load_rows(0, result.ntuples, tuple)
+
+
+class NothingKept(Exception):
+    """One of several statements was refused, which its cause tells; the transaction of all was undone."""
+
+
+ANSWERED = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
+
+
+def _fetched(pgconn: PGconn, count: int) -> abc.PQGen[list[PGresult]]:
+    """Send what is queued, and return so many results, the last of which says that the transaction is over."""
+    yield from generators.send(pgconn)
+    results: list[PGresult] = []
+    while len(results) < count:
+        results += yield from generators.fetch_many(pgconn)
+    return results
+
 
 class LastingCursor(psycopg.RawCursor[tuple[Any, ...]]):
     """A cursor that is as old as its connection, and runs the statements that it knows without getting ready again.
@@ -82,28 +105,52 @@ class LastingCursor(psycopg.RawCursor[tuple[Any, ...]]):
         key = sql, self._writer.types or ()
         known = self._known.get(key)
         if known is None:
-            if len(self._known) == self.MOST_PREPARED or not self._impatient.prepares:
+            if len(self._known) >= self.MOST_PREPARED or not self._impatient.prepares:
                 return self._run_once(sql, values)
-            known = self._known[key] = self._prepare(*key)
-        pgconn, reader = self._impatient.pgconn, known.reader
-        pgconn.send_query_prepared(known.name, written, self._writer.formats)
-        result = self._result()
-        if result.status != ExecStatus.TUPLES_OK:
-            return []
-        reader.set_pgresult(result)
-        return reader.load_rows(0, result.ntuples, tuple)
+            known = self._prepare(*key)
+        self._impatient.pgconn.send_query_prepared(known.name, written, self._writer.formats)
+        return known.rows(self._result())
+
+    def rows_of_all(self, asked: Sequence[tuple[str, Sequence[Any]]]) -> list[list[tuple[Any, ...]]]:
+        """Execute several such statements in one transaction and one round trip, and return the rows of each.
+
+        Raises:
+            NothingKept: the server refused one of them, and so undid all.
+            psycopg.OperationalError: the connection is lost, and whether they were kept is not known.
+        """
+        ready = []
+        for sql, values in asked:
+            written = self._writer.dump_sequence(values, [PyFormat.TEXT] * len(values))
+            key = sql, self._writer.types or ()
+            ready.append((self._known.get(key) or self._prepare(*key), written, self._writer.formats))
+        connection, pgconn = self._impatient, self._impatient.pgconn
+        try:
+            pgconn.enter_pipeline_mode()
+            for known, written, formats in ready:
+                pgconn.send_query_prepared(known.name, written, formats)
+            pgconn.pipeline_sync()
+            *results, sync = connection.wait(_fetched(pgconn, len(ready) + 1))
+            pgconn.exit_pipeline_mode()
+        except BaseException:
+            connection.close()  # what is still to come would be taken for the answer to what is asked next
+            raise
+        refused = [result for result in (*results, sync) if result.status not in ANSWERED]
+        if refused:
+            raise NothingKept from error_from_result(refused[0])
+        return [known.rows(result) for (known, _, _), result in zip(ready, results, strict=True)]
 
     def _prepare(self, sql: str, types: tuple[int, ...]) -> _Prepared:
         name = f"known_{len(self._known)}".encode()
         self._impatient.pgconn.send_prepare(name, sql.encode(), types)
         self._result()
-        return _Prepared(name, Transformer(self._impatient))
+        known = self._known[sql, types] = _Prepared(name, Transformer(self._impatient))
+        return known
 
     def _result(self) -> PGresult:
         """Wait for the result of what was sent, and raise what psycopg would if it is an error."""
         result: PGresult
         (result,) = self._impatient.wait(generators.execute(self._impatient.pgconn))
-        if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        if result.status not in ANSWERED:
             raise error_from_result(result)
         return result
 
@@ -150,6 +197,7 @@ def make_engine(
         max_overflow=0,
         pool_use_lifo=True,  # the last one back is the warmest, in the database as well
         pool_timeout=seconds / 2,
+        execution_options={"prepares": prepare},
         pool_reset_on_return=None,  # nothing is left open: whoever says BEGIN says COMMIT or ROLLBACK
         connect_args=connect_args,
     )

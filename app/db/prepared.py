@@ -42,6 +42,10 @@ class Prepared:
         rows: list[Row] = (
             cursor.rows(self.sql, values) if self._on_postgres else cursor.execute(self.sql, values).fetchall()
         )
+        return self.all_converted(rows)
+
+    def all_converted(self, rows: list[Row]) -> list[Row]:
+        """Return all rows with Python's values in place of the driver's."""
         return [self.converted(row) for row in rows] if self._columns else rows
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:

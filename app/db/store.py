@@ -13,6 +13,7 @@ from app.db import statements
 from app.db.database import Database, StoreUnavailable
 from app.db.prepared import Prepared, Row
 from app.db.statements import Part
+from app.db.turns import Line
 from app.domain.aggregate import FADE_STEP, UserState, shown_at
 from app.domain.values import (
     EventKind,
@@ -124,16 +125,26 @@ class EventLog:
         return at
 
 
+LINE_PATIENCE_SECONDS = 0.1
+"""How long a statement waits for those before it to come back, before it goes to PostgreSQL by itself."""
+
+
 class PostgresStore(Store):
-    """One statement a mutation, autocommitted: the row is the lock."""
+    """One statement a mutation, and a transaction of those that come at the same time: the row is the lock."""
 
     def __init__(self, engine: Engine, repeated: Callable[[str], None] | None = None) -> None:
         super().__init__(engine, repeated)
+        self._readers, self._writers = Line(LINE_PATIENCE_SECONDS), Line(LINE_PATIENCE_SECONDS)
         self._set_session = self._prepared(statements.SET_SESSION)
         self._end_session = self._prepared(statements.END_SESSION)
         self._end_session_as = self._prepared(statements.END_SESSION_AS)
         self._set_part = {part: self._prepared(it) for part, it in statements.SET_PART.items()}
         self._clear_parts = {parts: self._prepared(it) for parts, it in statements.CLEAR_PARTS.items()}
+
+    @override
+    def read_user(self, tenant_id: str, user_id: str) -> UserState:
+        named = {"tenant_id": tenant_id, "user_id": user_id}
+        return _user_state(self._run_together(self._readers, self._read_user, named))
 
     @override
     def _rows_of(self, tenant_id: str, user_ids: Sequence[str]) -> Iterable[Row]:
@@ -151,7 +162,7 @@ class PostgresStore(Store):
             "expires_at": now + lifetime,
             "request_id": request_id,
         }
-        return _sessions(self._run(self._set_session, parameters))
+        return _sessions(self._run_together(self._writers, self._set_session, parameters))
 
     @override
     def end_session(
@@ -159,7 +170,7 @@ class PostgresStore(Store):
     ) -> Sequence[Session] | None:
         statement = self._end_session if actor is None else self._end_session_as
         parameters = {**key._asdict(), "now": now, "request_id": request_id, "actor": actor}
-        rows = self._run(statement, parameters)
+        rows = self._run_together(self._writers, statement, parameters)
         return _sessions(rows) if rows else None
 
     @override

@@ -16,8 +16,8 @@ from sqlalchemy import URL, ColumnElement, Engine, delete, select, text
 
 from app.db.engine import LastingCursor, make_engine
 from app.db.models import PresenceEvent, PresenceSession
-from app.db.store import Store, StoreUnavailable, make_store
-from app.db.turns import Turns
+from app.db.store import PostgresStore, Store, StoreUnavailable, make_store
+from app.db.turns import Line, Place, Turns
 from app.domain.aggregate import UserState
 from app.domain.values import (
     AVAILABLE,
@@ -394,7 +394,7 @@ def writing_at_once(desk: Desk, works: Sequence[Callable[[], object]]) -> Iterat
             writing = []
             for waiting, work in enumerate(works):
                 writing.append(threads.submit(work))
-                while not turns._taken or len(turns._queue) < waiting:
+                while not turns.line._taken or len(turns.line._queue) < waiting:
                     assert not writing[-1].done()
             yield writing
         finally:
@@ -440,6 +440,150 @@ def test_none_of_those_who_share_a_commit_is_acknowledged_when_it_fails(desk: De
                 pass
             assert [type(done.exception()) for done in writing] == [StoreUnavailable] * 2
     assert (desk.sessions(), desk.events()) == ([], [])
+
+
+# --- Statements that come at the same time, on PostgreSQL
+
+
+@contextmanager
+def asking_at_once(line: Line, works: Sequence[Callable[[], object]]) -> Iterator[list[Future[Any]]]:
+    """Threads that wait in a line while the block runs; they are done, or failed, when it has ended."""
+    line._timeout = 60
+    assert line.enter(Place())
+    with ThreadPoolExecutor(len(works)) as threads:
+        try:
+            asking = []
+            for number, work in enumerate(works, 1):
+                asking.append(threads.submit(work))
+                while len(line._queue) < number:
+                    assert not asking[-1].done()
+            yield asking
+        finally:
+            line.leave()
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> list[list[Sequence[Any]]]:
+    """The values of the statements of each round trip that several share."""
+    made: list[list[Sequence[Any]]] = []
+    run = LastingCursor.rows_of_all
+
+    def noted(cursor: LastingCursor, asked: Sequence[tuple[str, Sequence[Any]]]) -> Any:
+        made.append([values for _, values in asked])
+        return run(cursor, asked)
+
+    monkeypatch.setattr(LastingCursor, "rows_of_all", noted)
+    return made
+
+
+def lines_of(desk: Desk) -> tuple[Line, Line]:
+    assert isinstance(desk.store, PostgresStore)
+    return desk.store._readers, desk.store._writers
+
+
+@on_postgresql
+def test_changes_that_come_at_the_same_time_share_a_transaction(
+    desk: Desk, round_trips: list[list[Sequence[Any]]]
+) -> None:
+    keys = [desk.key() for _ in range(5)]
+    with asking_at_once(lines_of(desk)[1], [partial(desk.sets, key, IN_A_CALL) for key in keys]) as setting:
+        pass
+    assert sorted(len(done.result()) for done in setting) == [1, 2, 3, 4, 5]  # each sees those before it
+    assert [session.session_id for session in desk.sessions()] == sorted(key.session_id for key in keys)
+    (together,) = round_trips
+    order = [next(key.session_id for key in keys if key.session_id in values) for values in together]
+    assert order == sorted(order)  # rows are locked in one order, whoever comes first
+    assert [event.at - START for event in desk.events()] == [n * TICK for n in range(5)]
+
+
+@on_postgresql
+def test_reads_that_come_at_the_same_time_share_a_round_trip(
+    desk: Desk, round_trips: list[list[Sequence[Any]]]
+) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    nobody = partial(desk.store.read_user, desk.tenant_id, new_id())
+    with asking_at_once(lines_of(desk)[0], [desk.state, nobody, desk.state]) as (first, second, third):
+        pass
+    assert len(round_trips) == 1
+    assert len(round_trips[0]) == 3
+    assert first.result() == third.result() == desk.state()
+    assert second.result() == UserState([], None)
+
+
+@on_postgresql
+def test_one_change_that_is_refused_harms_no_other_of_the_same_transaction(desk: Desk) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    wrong = desk.phone._replace(session_id="no GUID")
+    works: list[Callable[[], object]] = [
+        partial(desk.ends, desk.bot),
+        partial(desk.sets, wrong, AWAY),
+        partial(desk.sets, desk.phone, AWAY),
+    ]
+    with asking_at_once(lines_of(desk)[1], works) as (ended, refused, kept):
+        pass
+    assert isinstance(refused.exception(), psycopg.DataError)
+    assert ended.exception() is kept.exception() is None
+    assert desk.sessions() == [desk.session(desk.phone)]
+    assert sorted(desk.told()) == sorted(
+        [(EventKind.SET, IN_A_CALL), (EventKind.CLEARED, IN_A_CALL), (EventKind.SET, AWAY)]
+    )
+
+
+@on_postgresql
+def test_a_change_that_waits_for_a_lock_in_vain_fails_alone(desk: Desk, database: URL) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    with impatient_engine(database, pool=2) as engine, locked(desk.engine, desk.bot):
+        desk.store = make_store(engine)
+        works = [partial(desk.sets, key, AWAY) for key in (desk.bot, desk.phone)]
+        with asking_at_once(lines_of(desk)[1], works) as (refused, kept):
+            pass
+        assert isinstance(refused.exception(), StoreUnavailable)
+        assert kept.exception() is None
+    assert {session.shown for session in desk.sessions()} == {IN_A_CALL, AWAY}
+
+
+@on_postgresql
+def test_none_of_a_transaction_is_acknowledged_when_its_server_goes(desk: Desk, database: URL) -> None:
+    desk.sets(desk.bot, IN_A_CALL)
+    before = desk.sessions(), desk.events()
+    engine = make_engine(database, pool=1, timeout=HOUR)
+    desk.store = make_store(engine)
+    waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as threads, locked(desk.engine, desk.bot), desk.engine.connect() as watcher:
+
+        def all_of_them() -> list[Future[Any]]:
+            works = [partial(desk.sets, key, AWAY) for key in (desk.bot, desk.phone)]
+            with asking_at_once(lines_of(desk)[1], works) as asking:
+                pass
+            return asking
+
+        done = threads.submit(all_of_them)
+        while not watcher.execute(text(f"SELECT pg_terminate_backend(pid) {waiting}")).all():
+            assert not done.done()
+        assert [type(asked.exception()) for asked in done.result()] == [StoreUnavailable] * 2
+    assert (desk.sessions(), desk.events()) == before
+    engine.dispose()
+
+
+@on_postgresql
+def test_who_waits_too_long_for_others_goes_alone(desk: Desk, round_trips: list[list[Sequence[Any]]]) -> None:
+    readers, writers = lines_of(desk)
+    readers._timeout = writers._timeout = 0.01
+    assert readers.enter(Place())
+    assert writers.enter(Place())
+    desk.sets(desk.bot, IN_A_CALL)
+    assert len(desk.state().sessions) == 1
+    assert round_trips == []
+
+
+@on_postgresql
+def test_behind_a_pooler_each_goes_alone(database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Line, "enter")
+    engine = make_engine(database, pool=1, timeout=HOUR, prepare=False)
+    desk = Desk(engine)
+    desk.sets(desk.bot, IN_A_CALL)
+    assert len(desk.state().sessions) == 1
+    engine.dispose()
 
 
 @on_postgresql

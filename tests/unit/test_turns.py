@@ -80,7 +80,7 @@ def test_threads_have_their_turns_in_the_order_in_which_they_came(lock_file: Pat
     with ThreadPoolExecutor(9) as threads:
         for number in range(9):
             threads.submit(take_as, number)
-            while len(turns._queue) <= number:
+            while len(turns.line._queue) <= number:
                 pass
         turns.end()
     assert order == [*range(9)]
@@ -98,7 +98,7 @@ def lined_up(turns: Turns, threads: ThreadPoolExecutor, places: Iterable[Place[A
     waiting = []
     for number, place in enumerate(places, 1):
         waiting.append(threads.submit(wait, place))
-        while len(turns._queue) < number:
+        while len(turns.line._queue) < number:
             pass
     return waiting
 
@@ -109,7 +109,7 @@ def test_a_turn_serves_those_behind_up_to_one_who_wants_his_own(lock_file: Path)
     turns.begin()
     with ThreadPoolExecutor(4) as threads:
         waiting = lined_up(turns, threads, places)
-        assert turns.serve() == places[:2]
+        assert turns.line.company() == places[:2]
         assert not any(thread.done() for thread in waiting)  # they wait for the end of the turn
         turns.end()
         assert [thread.result() for thread in waiting] == [False, False, True, True]
@@ -123,7 +123,7 @@ def test_a_turn_serves_so_many_and_no_more(lock_file: Path, monkeypatch: pytest.
     turns.begin()
     with ThreadPoolExecutor(3) as threads:
         waiting = lined_up(turns, threads, places)
-        assert turns.serve() == places[:2]
+        assert turns.line.company() == places[:2]
         turns.end()
         assert [thread.result() for thread in waiting] == [False, False, True]
 
@@ -136,7 +136,7 @@ def test_who_is_being_served_when_his_time_is_up_does_not_give_up(lock_file: Pat
         def acquire(self, timeout: float | None = None) -> bool:
             if timeout is None:
                 return called.acquire()
-            assert turns.serve() == [place]
+            assert turns.line.company() == [place]
             served.set()
             return False
 
@@ -157,7 +157,7 @@ def test_who_gave_up_in_the_queue_is_passed_over(lock_file: Path) -> None:
     turns.begin()
     with ThreadPoolExecutor(1) as threads, pytest.raises(TimeoutError):
         threads.submit(turns.begin).result()
-    assert not turns._queue
+    assert not turns.line._queue
     turns.end()
     take(turns)
 
