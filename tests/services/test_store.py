@@ -539,7 +539,7 @@ def test_a_change_that_waits_for_a_lock_in_vain_fails_alone(desk: Desk, database
             pass
         assert isinstance(refused.exception(), StoreUnavailable)
         assert kept.exception() is None
-    assert {session.shown for session in desk.sessions()} == {IN_A_CALL, AWAY}
+        assert {session.shown for session in desk.sessions()} == {IN_A_CALL, AWAY}
 
 
 @on_postgresql
