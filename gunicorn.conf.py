@@ -82,7 +82,8 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Forget what only a live worker has, such as connections; what a dead one counted stays in the sums."""
-    worker.forget()
+    if hasattr(worker, "forget"):  # --worker-class may have asked for another
+        worker.forget()
     if hasattr(server, "metrics_listener"):
         from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415  # it looks for the folder
 

@@ -103,6 +103,10 @@ def test_nobody_waits_for_a_worker_that_takes_no_more(workers: list[Any], ended:
     assert first.nr_conns == 6
 
 
+def test_gunicorn_outlives_a_worker_of_another_class() -> None:
+    shipped_settings().child_exit(SimpleNamespace(), SimpleNamespace(pid=1))  # an error there would end it
+
+
 def test_a_worker_alone_takes_them_all(workers: list[Any]) -> None:
     first, second = workers
     second.forget()
