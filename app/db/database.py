@@ -2,11 +2,11 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, SerializationFailure
 from sqlalchemy import Engine
@@ -14,13 +14,11 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
-from app.db.engine import ImpatientConnection, NothingKept
+from app.db.engine import ImpatientConnection
 from app.db.prepared import Prepared, Row
-from app.db.turns import Line, Place, Turns
+from app.db.turns import Turns
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ATTEMPTS = 5
 """How often a statement is run at most, when each time it is given up for the sake of others."""
@@ -34,18 +32,6 @@ class StoreUnavailable(Exception):
 
 class Conflict(StoreUnavailable):
     """PostgreSQL gave a transaction up for the sake of others (SQLSTATE 40001 or 40P01). Nothing of it was kept."""
-
-
-class _Asked(Place[list[Row]]):
-    """A statement that waits to be run."""
-
-    def __init__(self, statement: Prepared, parameters: Mapping[str, Any]) -> None:
-        super().__init__(work=lambda cursor: statement.run(cursor, parameters))
-        self.statement, self.parameters = statement, parameters
-
-    def rows_locked(self) -> list[str]:
-        """Return the key, or the beginning of the keys, of the rows that it may lock."""
-        return [self.parameters[name] for name in ("tenant_id", "user_id", "session_id") if name in self.parameters]
 
 
 class Database:
@@ -84,6 +70,7 @@ class Database:
             attempt += 1
 
     def _note(self, conflict: Exception) -> None:
+        """Tell that something is run again, for the conflict's cause."""
         sqlstate = str(getattr(conflict.__cause__, "sqlstate", None))
         log.warning("statement repeated", extra={"sqlstate": sqlstate})
         if self._repeated:
@@ -119,90 +106,6 @@ class Database:
             raise
         finally:
             connection.close()
-
-    def _run_together(self, line: Line, statement: Prepared, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run a statement on PostgreSQL as `_run` does, with those that others of this line want run at the time.
-
-        They go in one round trip and one transaction. When the server refuses one, each is run again by itself.
-        """
-        if not self._engine.get_execution_options()["prepares"]:
-            return self._run(statement, parameters)
-        place = _Asked(statement, parameters)
-        try:
-            leads = line.enter(place)
-        except TimeoutError:  # whoever is out has met a lock, or a server that hangs
-            return self._run(statement, parameters)
-        if leads:
-            try:
-                self._ask([place, *cast("list[_Asked]", line.company())])
-            finally:
-                line.leave()
-        if place.error:
-            raise StoreUnavailable from place.error
-        return self._run(statement, parameters) if place.result is None else place.result
-
-    def _ask(self, places: Sequence["_Asked"]) -> None:
-        if len(places) == 1:
-            places[0].error = None
-            places[0].result = self._run(places[0].statement, places[0].parameters)
-            return
-        places = sorted(places, key=_Asked.rows_locked)  # who locks in one order never waits in a circle
-        try:
-            with self._cursor() as cursor:
-                results = cursor.rows_of_all([(it.statement.sql, it.statement.values(it.parameters)) for it in places])
-        except StoreUnavailable as error:
-            for place in places:
-                place.error = error
-        except NothingKept as refused:
-            if isinstance(refused.__cause__, DeadlockDetected | SerializationFailure):
-                self._note(refused)
-            for place in places:
-                place.error = None
-        else:
-            for place, rows in zip(places, results, strict=True):
-                place.result, place.error = place.statement.all_converted(rows), None
-
-    def _write_together(self, work: Callable[[Any], T]) -> T:
-        """Run `work` on a cursor in one transaction, on SQLite together with what others want written at the time.
-
-        They share one commit, and so one wait for the disk. When one of them fails, each is run again by itself: so
-        `work` keeps what it does nowhere but in the database.
-
-        Raises:
-            StoreUnavailable: the database does not answer, or not in time; the lock may not have come in time.
-        """
-        if self._turns is None:
-            with self._transaction() as cursor:
-                return work(cursor)
-        place = Place(work)
-        try:
-            if self._turns.begin(place):
-                try:
-                    self._serve([place, *self._turns.line.company()])
-                finally:
-                    self._turns.end()
-        except OSError as error:
-            raise StoreUnavailable from error
-        if place.error:
-            raise place.error
-        return cast("T", place.result)
-
-    def _serve(self, places: Sequence[Place[Any]]) -> None:
-        try:
-            with self._transaction() as cursor:
-                results = [place.work(cursor) for place in places if place.work]
-        except StoreUnavailable as error:
-            for place in places:
-                place.error = error
-        except Exception as error:
-            if len(places) > 1:
-                for place in places:
-                    self._serve([place])
-            else:
-                places[0].error = error
-        else:
-            for place, result in zip(places, results, strict=True):
-                place.result, place.error = result, None
 
     @contextmanager
     def _write(self) -> Iterator[Any]:

@@ -4,16 +4,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 
+from psycopg.errors import DeadlockDetected, SerializationFailure
 from sqlalchemy import Dialect, Engine
 from typing_extensions import override
 
 from app.db import statements
 from app.db.database import Database, StoreUnavailable
+from app.db.engine import NothingKept
 from app.db.prepared import Prepared, Row
 from app.db.statements import Part
-from app.db.turns import Line
+from app.db.turns import Line, Place, Turns
 from app.domain.aggregate import FADE_STEP, UserState, shown_at
 from app.domain.values import (
     EventKind,
@@ -28,6 +31,9 @@ from app.domain.values import (
 )
 
 __all__ = ["Event", "EventLog", "PostgresStore", "SqliteStore", "Store", "StoreUnavailable", "make_store"]
+
+
+T = TypeVar("T")
 
 
 class Event(NamedTuple):
@@ -125,6 +131,18 @@ class EventLog:
         return at
 
 
+class _Asked(Place[list[Row]]):
+    """A statement that waits to be run."""
+
+    def __init__(self, statement: Prepared, parameters: Mapping[str, Any]) -> None:
+        super().__init__(partial(statement.run, parameters=parameters), _nobody_came_back())
+        self.statement, self.parameters = statement, parameters
+
+    def rows_locked(self) -> list[str]:
+        """Return the key, or the beginning of the keys, of the rows that it may lock."""
+        return [self.parameters[name] for name in ("tenant_id", "user_id", "session_id") if name in self.parameters]
+
+
 LINE_PATIENCE_SECONDS = 0.1
 """How long a statement waits for those before it to come back, before it goes to PostgreSQL by itself."""
 
@@ -181,9 +199,53 @@ class PostgresStore(Store):
     def clear_parts(self, parts: tuple[Part, ...], event: Event) -> None:
         self._run(self._clear_parts[parts], _of_user(event))
 
+    def _run_together(self, line: Line, statement: Prepared, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run a statement on PostgreSQL as `_run` does, with those that others of this line want run at the time.
+
+        They go in one round trip and one transaction. When the server refuses one, each is run again by itself.
+        """
+        if not self._engine.get_execution_options()["prepares"]:
+            return self._run(statement, parameters)
+        place = _Asked(statement, parameters)
+        try:
+            leads = line.enter(place)
+        except TimeoutError:  # whoever is out has met a lock, or a server that hangs
+            return self._run(statement, parameters)
+        if leads:
+            try:
+                self._ask([place, *cast("list[_Asked]", line.company())])
+            finally:
+                line.leave()
+        if place.error:
+            raise place.error
+        return self._run(statement, parameters) if place.result is None else place.result
+
+    def _ask(self, places: Sequence["_Asked"]) -> None:
+        if len(places) == 1:
+            places[0].error = None
+            places[0].result = self._run(places[0].statement, places[0].parameters)
+            return
+        places = sorted(places, key=_Asked.rows_locked)  # who locks in one order never waits in a circle
+        try:
+            with self._cursor() as cursor:
+                results = cursor.rows_of_all([(it.statement.sql, it.statement.values(it.parameters)) for it in places])
+        except StoreUnavailable as error:
+            for place in places:
+                place.error = error
+        except NothingKept as refused:
+            if isinstance(refused.__cause__, DeadlockDetected | SerializationFailure):
+                self._note(refused)
+            for place in places:
+                place.error = None
+        else:
+            for place, rows in zip(places, results, strict=True):
+                place.result, place.error = place.statement.all_converted(rows), None
+
 
 class SqliteStore(Store):
     """A few steps under the database's one write lock, which those who write at the same time take together."""
+
+    _turns: Turns
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -247,6 +309,45 @@ class SqliteStore(Store):
 
         self._write_together(work)
 
+    def _write_together(self, work: Callable[[Any], T]) -> T:
+        """Run `work` on a cursor in one transaction with what others want written at the time.
+
+        They share one commit, and so one wait for the disk. When one of them fails, each is run again by itself: so
+        `work` keeps what it does nowhere but in the database.
+
+        Raises:
+            StoreUnavailable: the lock did not come in time, or the disk failed.
+        """
+        place = Place(work, _nobody_came_back())
+        try:
+            if self._turns.begin(place):
+                try:
+                    self._serve([place, *self._turns.line.company()])
+                finally:
+                    self._turns.end()
+        except OSError as error:
+            raise StoreUnavailable from error
+        if place.error:
+            raise place.error
+        return cast("T", place.result)
+
+    def _serve(self, places: Sequence[Place[Any]]) -> None:
+        try:
+            with self._transaction() as cursor:
+                results = [place.work(cursor) for place in places if place.work]
+        except StoreUnavailable as error:
+            for place in places:
+                place.error = error
+        except Exception as error:
+            if len(places) > 1:
+                for place in places:
+                    self._serve([place])
+            else:
+                places[0].error = error
+        else:
+            for place, result in zip(places, results, strict=True):
+                place.result, place.error = result, None
+
     def _look(self, cursor: Any, key: SessionKey) -> tuple[Session | None, list[Session], datetime | None]:
         """Return the session, live or not, the user's others, and when the newest event about the user was recorded."""
         state = _user_state(self._read_user.run(cursor, key._asdict()))
@@ -257,6 +358,10 @@ class SqliteStore(Store):
 def make_store(engine: Engine, repeated: Callable[[str], None] | None = None) -> Store:
     """Return the store for the engine's kind of database; what is `repeated` says app.db.database."""
     return PostgresStore(engine, repeated) if engine.dialect.name == "postgresql" else SqliteStore(engine)
+
+
+def _nobody_came_back() -> StoreUnavailable:
+    return StoreUnavailable("whoever went to the database for others did not come back")
 
 
 def _session_event(key: SessionKey, kind: EventKind, session: Session, now: datetime, request_id: str | None) -> Event:

@@ -19,12 +19,12 @@ MOST_TOGETHER = 64
 class Place(Generic[T]):
     """A thread's place in a line, and what is to be done when it has come up."""
 
-    def __init__(self, work: Callable[[Any], T] | None = None) -> None:
+    def __init__(self, work: Callable[[Any], T] | None = None, error: Exception | None = None) -> None:
         self.work = work
         """Given a cursor, does it; whoever has come up may. None: the thread itself has to."""
         self.result: T | None = None
-        self.error: Exception | None = TimeoutError("whoever had come up did not come back")
-        """Why there is no result."""
+        self.error = error
+        """Why there is no result. As it is given, it stands for one who came up and did not come back."""
         self.served = False
         self.called = threading.Lock()
         self.called.acquire()

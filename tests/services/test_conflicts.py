@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from sqlalchemy import URL, Connection, Engine, event, text
 
 from app.db.database import ATTEMPTS
 from app.db.engine import make_engine
-from app.db.store import Store, StoreUnavailable, make_store
+from app.db.store import PostgresStore, Store, StoreUnavailable, make_store
 from app.domain.values import AWAY, IN_A_CALL, SessionKey
 from app.factory import create_app
 from config import Settings
 from tests.builders import START, Clock, Graph, assert_error, new_id
 from tests.servers import free_port
+from tests.services.test_store import asking_at_once
 
 HOUR = timedelta(hours=1)
 PATIENCE = timedelta(seconds=60)
@@ -109,6 +111,38 @@ def test_a_write_that_cannot_be_serialized_is_run_again(
         assert repeats == ["40001"]
         assert [vars(record)["sqlstate"] for record in caplog.records] == ["40001"]
     assert kinds(others, key) == ["set"]
+
+
+def test_a_transaction_of_several_that_cannot_be_serialized_is_run_again_one_by_one(
+    database: URL, others: Engine, key: SessionKey
+) -> None:
+    neighbour = key._replace(user_id=new_id())
+    with (
+        store_with(database, "default_transaction_isolation = 'repeatable read'") as (store, repeats),
+        ThreadPoolExecutor(1) as threads,
+        others.connect() as other,
+        others.connect() as watcher,
+    ):
+        assert isinstance(store, PostgresStore)
+        store.set_session(key, IN_A_CALL, HOUR, START, new_id())
+        other.exec_driver_sql("BEGIN")
+        other.execute(text("DELETE FROM presence_session WHERE user_id = :user"), {"user": key.user_id})
+        clear = partial(store.end_session, key, START, new_id())
+        show = partial(store.set_session, neighbour, AWAY, HOUR, START, new_id())
+
+        def both() -> list[Any]:
+            with asking_at_once(store._writers, [clear, show]) as asking:
+                pass
+            return [asked.result() for asked in asking]
+
+        asked = threads.submit(both)
+        until(lambda: waiting(watcher) == 1, unless=asked.done)
+        other.exec_driver_sql("COMMIT")
+        cleared, shown = asked.result()
+        assert cleared is None  # the second attempt finds nothing to end
+        assert [session.shown for session in shown] == [AWAY]
+        assert repeats == ["40001"]
+    assert (kinds(others, key), kinds(others, neighbour)) == (["set"], ["set"])
 
 
 def test_a_write_that_a_deadlock_ends_is_run_again(database: URL, others: Engine, key: SessionKey) -> None:
