@@ -15,19 +15,17 @@ class ExplainedPresence(PresenceService):
     """Looks at a user before each change, which costs a read, and notes a hint when nobody sees it."""
 
     @override
-    def _set(
-        self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
-    ) -> Sequence[Session]:
+    def set(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> Sequence[Session]:
         before = self._look(key)
-        sessions = super()._set(key, shown, lifetime, now, request_id)
-        self._note(why_session_unseen(key.session_id, shown, before, sessions, now))
+        sessions = super().set(key, shown, lifetime, request_id)
+        self._note(why_session_unseen(key.session_id, shown, before, sessions, self._clock()))
         return sessions
 
     @override
-    def _clear(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session]:
+    def clear(self, key: SessionKey, request_id: str) -> Sequence[Session]:
         before = self._look(key)
-        remaining = super()._clear(key, now, request_id)
-        self._note(why_session_unseen(key.session_id, None, before, remaining, now))
+        remaining = super().clear(key, request_id)
+        self._note(why_session_unseen(key.session_id, None, before, remaining, self._clock()))
         return remaining
 
     @override

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from app.db.database import StoreUnavailable
 from app.db.statements import LOCATIONS, Part
 from app.db.store import Event, Store
-from app.domain.aggregate import Presence, aggregate, presence_of
+from app.domain.aggregate import Presence, presence_of
 from app.domain.values import NIL, EventKind, Session, SessionKey, Shown, WorkLocationType
 
 __all__ = [
@@ -38,29 +38,20 @@ class PresenceService:
         self._store = store
         self._clock = clock
 
-    def set(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> Shown:
-        """Create or replace the session under `key` for `lifetime` and return what the user shows then."""
-        now = self._clock()
-        return aggregate(self._set(key, shown, lifetime, now, request_id), now)
+    def set(self, key: SessionKey, shown: Shown, lifetime: timedelta, request_id: str) -> Sequence[Session]:
+        """Create or replace the session under `key` for `lifetime`, and return the user's sessions.
 
-    def clear(self, key: SessionKey, request_id: str) -> Shown:
-        """End the session under `key` and recompute what the user shows from the sessions that remain.
+        What they add up to from now on, each reader works out at his own instant.
+        """
+        return self._store.set_session(key, shown, lifetime, self._clock(), request_id)
+
+    def clear(self, key: SessionKey, request_id: str) -> Sequence[Session]:
+        """End the session under `key`, and return the user's sessions that remain: what he shows from now on.
 
         Raises:
             SessionNotFound: there is none, or it has expired.
         """
-        now = self._clock()
-        return aggregate(self._clear(key, now, request_id), now)
-
-    def _set(
-        self, key: SessionKey, shown: Shown, lifetime: timedelta, now: datetime, request_id: str
-    ) -> Sequence[Session]:
-        """Make the change, and return the user's sessions."""
-        return self._store.set_session(key, shown, lifetime, now, request_id)
-
-    def _clear(self, key: SessionKey, now: datetime, request_id: str) -> Sequence[Session]:
-        """Make the change, and return the user's sessions that remain."""
-        remaining = self._store.end_session(key, now, request_id)
+        remaining = self._store.end_session(key, self._clock(), request_id)
         if remaining is None:
             raise SessionNotFound(key)
         return remaining
