@@ -227,11 +227,8 @@ def usable_keys(document: Mapping[str, object]) -> dict[str, VerificationKey]:
     Raises:
         ValueError: it is no JWKS document, or has no usable key.
     """
-    published = document.get("keys") if isinstance(document, Mapping) else None
-    if not isinstance(published, list):
-        raise ValueError('not a JWKS document: an object with a list "keys" is wanted')  # noqa: TRY004  # one fact
     keys: dict[str, VerificationKey] = {}
-    for key in map(_usable_key, published):
+    for key in map(_usable_key, _published(document)):
         if key is not None:
             keys.setdefault(key.kid, key)
     if not keys:
@@ -294,14 +291,24 @@ def fetch_jwks(
             path = urllib.request.url2pathname(url.path) if url.scheme == "file" else location
             with open(path, "rb") as file:
                 body = file.read(max_bytes + 1)
-        document = json.loads(body) if len(body) <= max_bytes else None
+        return _document(body, max_bytes)
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         raise FetchFailed(f"{location}: {error}") from error
+
+
+def _document(body: bytes, max_bytes: int) -> Mapping[str, object]:
     if len(body) > max_bytes:
-        raise FetchFailed(f"{location}: longer than {max_bytes} bytes")
-    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
-        raise FetchFailed(f'{location}: not a JWKS document: an object with a list "keys" is wanted')
+        raise ValueError(f"longer than {max_bytes} bytes")
+    document: Mapping[str, object] = json.loads(body)
+    _published(document)
     return document
+
+
+def _published(document: object) -> list[object]:
+    match document:
+        case {"keys": list(published)}:
+            return published
+    raise ValueError('not a JWKS document: an object with a list "keys" is wanted')
 
 
 def _read_url(url: str, timeout_seconds: float, most_bytes: int) -> bytes:
@@ -311,10 +318,9 @@ def _read_url(url: str, timeout_seconds: float, most_bytes: int) -> bytes:
     opener.add_handler(_TimedHandler(time.monotonic() + timeout_seconds))
     opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
     opener.add_handler(urllib.request.HTTPErrorProcessor())
-    headers = {"Accept": "application/json", "User-Agent": "graph-presence"}
+    opener.addheaders = [("Accept", "application/json"), ("User-Agent", "graph-presence")]
     try:
-        # Its opener has handlers for http and https alone, which is what S310 asks about.
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=timeout_seconds) as response:  # noqa: S310
+        with opener.open(url, timeout=timeout_seconds) as response:
             body: bytes = response.read(most_bytes)
             return body
     except urllib.error.HTTPError as error:
@@ -338,13 +344,17 @@ class _TimedHandler(urllib.request.AbstractHTTPHandler):
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
     def _connection(self, kind: type[http.client.HTTPConnection], host: str, **options: Any) -> Any:
-        connection = kind(host, **options)
-        connection.response_class = self._response  # type: ignore[assignment]  # typed as a class, but only called
-        return connection
+        deadline = self._deadline
 
-    def _response(self, sock: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:
-        # It asks nothing of a socket but makefile(), which ours has.
-        return http.client.HTTPResponse(_TimedSocket(sock, self._deadline), *args, **options)  # type: ignore[arg-type]
+        class TimedResponse(http.client.HTTPResponse):
+            def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+                super().__init__(sock, *args, **options)
+                self.fp.close()  # which has read nothing yet
+                self.fp = io.BufferedReader(_TimedSocket(sock, deadline))
+
+        connection = kind(host, **options)
+        connection.response_class = TimedResponse
+        return connection
 
 
 class _TimedSocket(io.RawIOBase):
@@ -354,9 +364,6 @@ class _TimedSocket(io.RawIOBase):
         self._socket = sock
         self._bytes = sock.makefile("rb", buffering=0)
         self._deadline = deadline
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
