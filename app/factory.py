@@ -91,7 +91,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         quota=_quota(settings),
     )
     if settings.traces:
-        from app.web import traces  # noqa: PLC0415  # an extra, which need not be installed
+        from app.web import traces  # noqa: PLC0415  # its libraries are an extra, and may be missing
 
         traces.mount(app, traces.exporter(settings.traces))
     logs.mount(app)

@@ -10,6 +10,7 @@ from flask import Blueprint, Flask, Response, current_app, g, render_template, s
 from flask.typing import ResponseReturnValue
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import override
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 from werkzeug.routing import Rule
 
@@ -178,7 +179,8 @@ def document(app: Flask, mounts: Mapping[str, str], tokens: Tokens, alone: str) 
 class _Titleless(GenerateJsonSchema):
     """Schemas whose members have no title: it would be their name again."""
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # as pydantic calls it
+    @override
+    def field_title_should_be_set(self, schema: Any) -> bool:
         """Return False."""
         return False
 

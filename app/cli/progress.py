@@ -25,12 +25,15 @@ def shown(label: str, total: int | None = None) -> Iterator[Callable[[int], None
 
     Who looks at a terminal gets a bar; a log gets a line now and then.
     """
-    # gunicorn loads this module, too, and has no use for a bar
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich import console, progress  # noqa: PLC0415  # gunicorn loads this module, too, and draws no bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    bar = progress.Progress(*columns, console=console.Console(stderr=True), transient=True)
     task = bar.add_task(label, total=total)
     last = time.monotonic()
 

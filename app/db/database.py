@@ -66,7 +66,7 @@ class Database:
                 if attempt == ATTEMPTS or monotonic() > deadline:
                     raise
                 self._note(conflict)
-            sleep(random.uniform(0, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)))  # noqa: S311  # no secret
+            sleep(random.uniform(0, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)))  # noqa: S311  # a pause may be guessed
             attempt += 1
 
     def _note(self, conflict: Exception) -> None:

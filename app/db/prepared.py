@@ -8,11 +8,11 @@ the values and pools the connections.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect, Enum
-from sqlalchemy.dialects.postgresql import psycopg
+from sqlalchemy import URL, Dialect, Enum
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Row = tuple[Any, ...]
+PSYCOPG: Callable[..., Dialect] = URL.create("postgresql+psycopg").get_dialect()
 Convert = Callable[[Any], Any] | None
 
 
@@ -22,7 +22,7 @@ class Prepared:
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         self._on_postgres = dialect.name == "postgresql"
         if self._on_postgres:  # $1, $2, … as the server itself counts them: nothing is left to translate
-            dialect = psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
+            dialect = PSYCOPG(paramstyle="numeric_dollar")
         compiled: SQLCompiler = statement.compile(dialect=dialect)
         self.sql = str(compiled)
         self._parameters: list[tuple[str, Convert, Any]] = []

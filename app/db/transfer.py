@@ -28,7 +28,7 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.database import Database
-from app.db.models import DirectoryUser, PresenceEvent, PresenceSession, PresenceUser
+from app.db.models import Base, DirectoryUser, PresenceEvent, PresenceSession, PresenceUser
 from app.db.prepared import Prepared
 from app.db.statements import EVENT, KEY, SAID, SESSION, Part
 from app.db.types import GuidColumn, UtcColumn
@@ -37,7 +37,7 @@ from app.domain.values import DASHED_GUID, NIL, EventKind
 Values = Mapping[str, Any]
 
 TABLES: dict[str, Table] = {
-    model.__tablename__: model.__table__  # type: ignore[misc]  # a mapped class's is a Table, typed as any FROM
+    model.__tablename__: Base.metadata.tables[model.__tablename__]
     for model in (DirectoryUser, PresenceUser, PresenceSession, PresenceEvent)
 }
 """In the order in which they are written: the events last, as those written look like what has happened since."""

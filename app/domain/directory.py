@@ -41,9 +41,10 @@ def user_of(tenant_id: str, record: Mapping[str, object]) -> User:
 
 
 def _text(record: Mapping[str, object], member: str) -> str:
-    value = record.get(member)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(f"{member}: must be text, got {value!r:.60}")  # noqa: TRY004  # one fact, one exception
-    return value.strip()
+    match record.get(member):
+        case None:
+            return ""
+        case str(text):
+            return text.strip()
+        case value:
+            raise ValueError(f"{member}: must be text, got {value!r:.60}")

@@ -49,7 +49,7 @@ def blueprint(issuer: Issuer) -> Blueprint:
     @bp.get("/<tenant>/discovery/v2.0/keys")
     @bp.get("/<tenant>/discovery/keys")
     @public
-    def keys(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # every tenant has the same keys
+    def keys(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # of the path; all have the same keys
         """Return the JWKS document."""
         return issuer.signing_key().jwks()
 
@@ -98,7 +98,7 @@ def blueprint(issuer: Issuer) -> Blueprint:
 
     @bp.get("/<tenant>/oauth2/v2.0/logout")
     @public
-    def logout(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # there is no session to end in any of them
+    def logout(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # of the path; none has a session to end
         """Send the browser back, or tell it that nobody is signed in."""
         uri = request.args.get("post_logout_redirect_uri")
         if uri is None:

@@ -72,17 +72,19 @@ class DirectoryService:
         names: dict[str, int] = {}
         faults = []
         for line, record, fault in rows:
-            try:  # what is raised here is caught here: each fault of a row goes into the list with its line
-                if record is None:
-                    raise ValueError(fault)  # noqa: TRY301
+            if record is None:
+                faults.append(RowFault(line, fault))
+                continue
+            try:
                 user = user_of(tenant_id, record)
-                name = user.user_principal_name.lower()
-                if user.user_id in users:
-                    raise ValueError(f"id: {user.user_id} is on line {users[user.user_id][0]} already")  # noqa: TRY301
-                if name in names:
-                    raise ValueError(f"userPrincipalName: {name} is on line {names[name]} already")  # noqa: TRY301
             except ValueError as error:
                 faults.append(RowFault(line, str(error)))
+                continue
+            name = user.user_principal_name.lower()
+            if user.user_id in users:
+                faults.append(RowFault(line, f"id: {user.user_id} is on line {users[user.user_id][0]} already"))
+            elif name in names:
+                faults.append(RowFault(line, f"userPrincipalName: {name} is on line {names[name]} already"))
             else:
                 users[user.user_id] = (line, user)
                 names[name] = line

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
-from flask import Flask, Request, request
+from flask import Flask, Request, current_app, request
 from typing_extensions import override
+from werkzeug.local import LocalProxy
 from werkzeug.routing import MapAdapter
 
 from app.web.answers import Answer
@@ -13,10 +14,19 @@ from app.web.answers import Answer
 HOSTS_REMEMBERED = 256
 
 
+# Flask types its proxies as what they stand for.
+_request = cast("LocalProxy[Request]", request)
+_application = cast("LocalProxy[Flask]", current_app)
+
+
 def current_request() -> Request:
     """Return the request itself; Flask's proxy finds it anew, in four calls, at each look."""
-    here: Request = request._get_current_object()  # type: ignore[attr-defined]
-    return here
+    return _request._get_current_object()
+
+
+def current_application() -> Flask:
+    """Return the application itself, likewise."""
+    return _application._get_current_object()
 
 
 class Application(Flask):

@@ -9,14 +9,14 @@ from io import BytesIO
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from blinker import Signal
-from flask import Request, current_app
+from flask import Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app.domain.values import DASHED_GUID
 from app.web.answers import JSON
-from app.web.application import current_request
+from app.web.application import current_application, current_request
 from app.web.errors import InvalidArgument, MalformedBody, WrongMediaType
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -80,7 +80,7 @@ def read_body(model: type[Body]) -> Body:
         text = _inflate(text, request.max_content_length or 0)
     members = _parse(text or b"{}")
     if body_read.receivers:
-        body_read.send(current_app._get_current_object(), model=model, members=members)  # type: ignore[attr-defined]
+        body_read.send(current_application(), model=model, members=members)
     try:
         return model.model_validate(members)
     except ValidationError as error:
