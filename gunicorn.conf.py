@@ -87,7 +87,7 @@ def child_exit(server: Any, worker: Any) -> None:
     if hasattr(server, "metrics_listener"):
         from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415  # it looks for the folder
 
-        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
 
 
 def on_exit(_server: Any) -> None:
@@ -104,9 +104,9 @@ def when_ready(server: Any) -> None:
     server.log.error_log.addFilter(_is_no_silence)
     if _settings.is_development:
         base = f"{'https' if certfile else 'http'}://{bind}"
-        print(example(base, certfile), flush=True)  # noqa: T201
+        print(example(base, certfile), flush=True)  # noqa: T201  # to be pasted, so no log line
         if certfile:
-            print(trust(base, certfile), flush=True)  # noqa: T201
+            print(trust(base, certfile), flush=True)  # noqa: T201  # likewise
 
 
 def _is_no_silence(record: logging.LogRecord) -> bool:

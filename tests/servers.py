@@ -48,6 +48,15 @@ def peers(process: psutil.Process) -> set[int]:
     return {connection.raddr.port for connection in process.net_connections("tcp") if connection.raddr}
 
 
+def suspend(pid: int) -> psutil.Process:
+    """Stop a process, and return it once it has stopped: until then it may still take a connection."""
+    process = psutil.Process(pid)
+    process.suspend()
+    while process.status() != psutil.STATUS_STOPPED:
+        pass
+    return process
+
+
 class Server:
     """A gunicorn, and what it has printed so far."""
 

@@ -133,8 +133,7 @@ def requires(access: Access, **contract: Unpack[Contract]) -> Callable[[View], V
                 said["options"] = options(*allowed)
             return view(caller, **said)
 
-        enter.contract = contract  # type: ignore[attr-defined]
-        return declare(enter, access)
+        return declare(enter, access, contract)
 
     return guarded
 
@@ -158,8 +157,7 @@ def everybody(**contract: Unpack[Contract]) -> Callable[[View], View]:
                 said["options"] = {name: request.args[name] for name in contract["options"] if name in request.args}
             return view(**said)
 
-        enter.contract = contract  # type: ignore[attr-defined]
-        return public(enter)
+        return declare(enter, "public", contract)
 
     return opened
 
@@ -168,9 +166,11 @@ def _any(permissions: tuple[str, ...]) -> str:
     return " or ".join(dict.fromkeys(permissions))
 
 
-def declare(view: View, access: Access | str) -> View:
-    """Note who may pass on the view; a test walks all routes and wants to find it on each."""
-    view.access = access  # type: ignore[attr-defined]  # a function takes attributes, but its type cannot say so
+def declare(view: View, access: Access | str, contract: Contract | None = None) -> View:
+    """Note on the view who may pass, and what it asks for and answers; a test wants to find the one on every route."""
+    for name, said in (("access", access), ("contract", contract)):
+        if said is not None:
+            setattr(view, name, said)
     return view
 
 

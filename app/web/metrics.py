@@ -140,7 +140,7 @@ class Metrics:
         server.server_name, server.server_port = listener.getsockname()[:2]
         server.setup_environ()
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
         answer: WSGIApplication = make_wsgi_app(registry)
 
         def scrape(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:

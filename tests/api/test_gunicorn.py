@@ -26,7 +26,7 @@ from tests.builders import new_id
 from tests.ha.cluster import until
 from tests.ha.drill import restart
 from tests.ha.load import ACKNOWLEDGED, Load
-from tests.servers import ROOT, Server, gunicorn, peers, run, shipped_settings
+from tests.servers import ROOT, Server, gunicorn, peers, run, shipped_settings, suspend
 
 TENANT, AUDIENCE = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1", "api://presence"
 
@@ -229,8 +229,7 @@ def test_connections_that_come_at_once_are_shared_evenly_and_none_waits_for_a_st
         assert abs(shares[0] - shares[1]) <= 2, shares
         for connection in held:
             connection.close()
-        stopped = psutil.Process(pids[0])
-        stopped.suspend()
+        stopped = suspend(pids[0])
         try:
             held = [connected(server) for _ in range(5)]
             for connection in held:

@@ -30,7 +30,7 @@ from app.web.metrics import Metrics
 from config import Settings
 from tests.builders import AUDIENCE, START, new_id
 from tests.conftest import alembic_config
-from tests.servers import free_port, gunicorn, run
+from tests.servers import free_port, gunicorn, run, suspend
 
 TENANT = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1"
 READ = "/v1.0/users/<user_id>/presence"
@@ -91,7 +91,7 @@ def test_two_workers_add_up_also_when_they_are_killed_and_name_nobody(tmp_path: 
         token = json.loads(asked("POST", f"{server.base}/{TENANT}/oauth2/v2.0/token", data=form)[1])["access_token"]
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         for pid in workers:
-            os.kill(pid, signal.SIGSTOP)  # the other one gets all of these
+            stopped = suspend(pid)  # the other one gets all of these
             for user in users:
                 presence = f"{server.base}/v1.0/users/{user}/presence"
                 busy = f'{{"sessionId": "{app_id}", "availability": "Busy", "activity": "InACall"}}'
@@ -99,7 +99,7 @@ def test_two_workers_add_up_also_when_they_are_killed_and_name_nobody(tmp_path: 
                 assert asked("GET", presence, headers)[0] == 200
                 assert asked("GET", f"{server.base}/{user}/{new_id()}")[0] == 404
                 assert asked("BREW", presence)[0] == 405
-            os.kill(pid, signal.SIGCONT)
+            stopped.resume()
         assert asked("GET", f"{server.base}/metrics")[0] == 404
 
         before, text = scraped()
