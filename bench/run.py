@@ -1,7 +1,7 @@
 """Measures this service beside its floors, the bare framework and the database alone. `make bench` runs it.
 
-Every round runs every case, so that what else the machine does falls on all of them. A figure is the median of the
-rounds, beside it the smallest and the largest; a ratio is taken within each round.
+Every round runs every case, and each case between its two floors, so that what else the machine does falls on all of
+them. A figure is the median of the rounds, beside it the smallest and the largest; a ratio is taken within each round.
 """
 
 import argparse
@@ -48,13 +48,13 @@ SETTLING_SECONDS = 0.2
 
 
 class Series(NamedTuple):
-    """What is measured once a round; the bare route has neither database nor case."""
+    """What is measured once a round; of the bare route, database and case are those that it is measured beside."""
 
     connections: int
     subject: str
-    durability: str = ""
-    engine: str = ""
-    case: str = ""
+    durability: str
+    engine: str
+    case: str
 
 
 Measured = Mapping[Series, Sequence[Sample]]
@@ -232,7 +232,7 @@ def measure(options: argparse.Namespace) -> Measured:
 
     def note(number: int, series: Series, sample: Sample) -> None:
         measured[series].append(sample)
-        name = " ".join(filter(None, (series.durability, series.engine, series.case, series.subject)))
+        name = " ".join((series.durability, series.engine, series.case, series.subject))
         done = f"{sample.per_second:8,.0f}/s {sample.cpu_us:6,.0f} µs of CPU"
         say(f"round {number}/{options.rounds}, {series.connections} connections: {name:45} {done}")
 
@@ -243,12 +243,12 @@ def measure(options: argparse.Namespace) -> Measured:
             server.load("read", 1, max(options.connections))  # nobody is measured cold
         for number, connections in itertools.product(range(1, options.rounds + 1), options.connections):
             pooled = min(connections, settings.web_concurrency * settings.database_pool)  # what the service would use
-            note(number, Series(connections, BARE), bare.load("read", options.seconds, connections))
             for ((durability, engine), (server, database)), case in itertools.product(servers.items(), options.cases):
+                service = Series(connections, SERVICE, durability, engine, case)
+                note(number, service._replace(subject=BARE), bare.load("read", options.seconds, connections))
                 for subject, run, clients in ((SERVICE, server.load, connections), (FLOOR, database.floor, pooled)):
                     database.fill(case, options.seconds)
-                    sample = run(case, options.seconds, clients)
-                    note(number, Series(connections, subject, durability, engine, case), sample)
+                    note(number, service._replace(subject=subject), run(case, options.seconds, clients))
     return measured
 
 
@@ -289,21 +289,19 @@ def table(measured: Measured) -> Iterator[str]:
     for connections, durability in _groups(measured):
         yield ""
         yield f"{connections} connections, {durability}"
-        bare = measured[Series(connections, BARE)]
-        rows = [head, (BARE, *_figures(bare), "", "", _percent(bare))]
+        rows: list[Sequence[str]] = [head]
         for series, samples in measured.items():
-            if (series.connections, series.durability) != (connections, durability):
+            if series[:3] != (connections, SERVICE, durability):
                 continue
-            if series.subject == FLOOR:
-                rows.append((f"    {FLOOR}", *_figures(samples), "", "", _percent(samples)))
-                continue
-            floor = measured[series._replace(subject=FLOOR)]
+            bare, floor = (measured[series._replace(subject=it)] for it in (BARE, FLOOR))
             speed = statistics.median(s.per_second / b.per_second for s, b in zip(samples, bare, strict=True))
             cost = statistics.median(
                 s.cpu_us / (b.cpu_us + f.cpu_us) for s, b, f in zip(samples, bare, floor, strict=True)
             )
             name = f"{series.engine} {series.case}"
             rows.append((name, *_figures(samples), f"{speed:.2f}", f"{cost:.2f}", _percent(samples)))
+            rows.append((f"    {BARE}", *_figures(bare), "", "", _percent(bare)))
+            rows.append((f"    {FLOOR}", *_figures(floor), "", "", _percent(floor)))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for name, *cells in rows:
             yield "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])])
@@ -315,7 +313,7 @@ def table(measured: Measured) -> Iterator[str]:
 
 
 def _groups(measured: Measured) -> Sequence[tuple[int, str]]:
-    return sorted({(series.connections, series.durability) for series in measured if series.durability})
+    return sorted({(series.connections, series.durability) for series in measured})
 
 
 def _figures(samples: Sequence[Sample]) -> tuple[str, ...]:
@@ -359,7 +357,7 @@ def plot(measured: Measured, path: Path) -> None:
                 ]
                 at = [places[series.engine, series.case] + shift for series in values]
                 axes.bar(at, middles, 0.4, yerr=whiskers, capsize=3, label=subject)
-            bare = statistics.median(map(figure, measured[Series(connections, BARE)]))
+            bare = statistics.median(figure(it) for s in chosen if s.subject == BARE for it in measured[s])
             axes.axhline(bare, color="black", linestyle="--", label=BARE)
             axes.set_xticks(range(len(places)), [" ".join(place) for place in places], rotation=35, ha="right")
             axes.set_yscale("log")
