@@ -41,8 +41,8 @@ RESULTS, PLOT = BENCH / "results.jsonl", BENCH / "results.png"
 ENGINES, DURABILITIES = ("sqlite", "postgresql"), ("durable", "relaxed")
 BARE, SERVICE, FLOOR = "bare route", "service", "database alone"
 PATIENCE_SECONDS = 30
-QUIET = {"LOG_LEVEL": "WARNING", "RATE_LIMIT": "0"}
-"""No limit, and no line for each request, unless the environment asks for it: the floors write none either."""
+UNLESS_TOLD = {"PRESENCE_ENV": "production", "LOG_LEVEL": "WARNING", "RATE_LIMIT": "0"}
+"""No hints, no limit, and no line for each request, unless the environment asks for it: the floors have none either."""
 SETTLING_SECONDS = 0.2
 """wrk leaves at the end, with a request under way on every connection."""
 
@@ -154,7 +154,7 @@ def gunicorn(application: Sequence[str], settings: Mapping[str, str]) -> Iterato
         port: int = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--log-level", "warning", *application],
-        env={**QUIET, **os.environ, "PRESENCE_ENV": "production", "HOST": "127.0.0.1", "PORT": str(port), **settings},
+        env={**UNLESS_TOLD, **os.environ, "HOST": "127.0.0.1", "PORT": str(port), **settings},
     )
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -267,6 +267,7 @@ def circumstances(options: argparse.Namespace) -> dict[str, object]:
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 1),
         "filesystem": _filesystem(Path(gettempdir()).resolve()),
+        "mode": {**UNLESS_TOLD, **os.environ}["PRESENCE_ENV"],
         "workers": settings.web_concurrency,
         "threads": settings.web_threads,
         "pool": settings.database_pool,
@@ -406,7 +407,8 @@ def main() -> None:
     about = circumstances(options)
     began = time.monotonic()
     measured = measure(options)
-    print(f"\n{about['cores']} cores (load {about['load_before']} before), {about['workers']} workers, ", end="")
+    print(f"\n{about['mode']}, {about['cores']} cores (load {about['load_before']} before), ", end="")
+    print(f"{about['workers']} workers, ", end="")
     print(f"{about['filesystem']}, {options.rounds} rounds of {options.seconds} s at {about['commit']}. ", end="")
     print("Median [smallest…largest]; CPU is that of server and database, for each request;")
     print("the floors are the bare route and, for the same case, the database alone.")
