@@ -40,6 +40,8 @@ PREFIX = "00000000-0000-4000-8000-"
 TENANT = "8fe37d9e-6d4d-4a0c-b4e8-9fb5a6d7e2a1"
 REQUEST = "4b1f0f3c-2f0e-4c55-9d0b-2c6f6a1d7e90"
 LIFETIME = timedelta(hours=4)
+SETTLING_SECONDS = 0.2
+"""How long after a measurement its last requests are answered, and the CPU of processes that ended is counted."""
 STANDING, OTHER = IN_A_CALL, PRESENTING
 """What all sessions show at first, and what a set changes them to and back from."""
 
@@ -315,6 +317,7 @@ class Postgres(Database):
                  self.url.set(drivername="postgresql").render_as_string(hide_password=False)],
                 check=True, stdout=subprocess.DEVNULL, timeout=seconds + 60,
             )  # fmt: skip
+            time.sleep(SETTLING_SECONDS)
             cpu = cpu_seconds(self.pids) - before
             logs = [line.split() for log in Path(folder).glob("log.*") for line in log.read_text().splitlines()]
         took = [int(microseconds) / 1e6 for _, _, microseconds, *_ in logs]

@@ -43,8 +43,6 @@ BARE, SERVICE, FLOOR = "bare route", "service", "database alone"
 PATIENCE_SECONDS = 30
 UNLESS_TOLD = {"PRESENCE_ENV": "production", "LOG_LEVEL": "WARNING", "RATE_LIMIT": "0"}
 """No hints, no limit, and no line for each request, unless the environment asks for it: the floors have none either."""
-SETTLING_SECONDS = 0.2
-"""wrk leaves at the end, with a request under way on every connection."""
 
 
 class Series(NamedTuple):
@@ -81,7 +79,7 @@ class Server:
                  "-s", BENCH / "load.lua", f"http://127.0.0.1:{self.port}", "--", plan],
                 capture_output=True, text=True, check=True, timeout=seconds + 2 * PATIENCE_SECONDS,
             )  # fmt: skip
-            time.sleep(SETTLING_SECONDS)
+            time.sleep(databases.SETTLING_SECONDS)  # wrk leaves with a request under way on every connection
             cpu = databases.cpu_seconds(self.pids) - before
         said = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         found: dict[str, int] = json.loads(said[0].removeprefix("RESULT ")) if said else {}
