@@ -259,7 +259,7 @@ class Sqlite(Database):
     before_filling = ("BEGIN IMMEDIATE", "DELETE FROM presence_session", "DELETE FROM presence_event")
     after_filling = ("COMMIT", "PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def floor(self, case: str, seconds: int, connections: int) -> Sample:  # noqa: ARG002
+    def floor(self, case: str, seconds: int, connections: int) -> Sample:  # noqa: ARG002  # one writes at a time
         """Send what the store sent, over and over, at other moments on each walk: SQLite writes no row as it was."""
         known, recorded = actions(case, seconds), self.record(case, seconds)
         walked = dict.fromkeys(known, 0)
@@ -387,10 +387,10 @@ def _pgbench_script(prefix: str, action: Action, passes: Sequence[Steps]) -> tup
         for sql, values in steps:
 
             def operand(match: re.Match[str]) -> str:
-                value = values[int(match[1]) - 1]  # noqa: B023
+                value = values[int(match[1]) - 1]  # noqa: B023  # called before the loop goes on
                 if value is USER_ID or value is APP_ID:
                     return f"('{PREFIX}' || :{'user' if value is USER_ID else 'app'}::text)"
-                name = f"{prefix}_{number}_{match[1]}"  # noqa: B023
+                name = f"{prefix}_{number}_{match[1]}"  # noqa: B023  # likewise
                 variables[name] = value
                 return f":{name}"
 

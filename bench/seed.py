@@ -75,7 +75,7 @@ class Users:
         self._tenants = tenants
         self._now = now
         self._shortest = shortest
-        self._chance = random.Random(1)  # noqa: S311
+        self._chance = random.Random(1)  # noqa: S311  # the same users each time
 
     def rows(self, numbers: range) -> Rows:
         """Return the rows of some users: of sessions one, two and three in turn, so two on average."""
@@ -138,7 +138,7 @@ class Seeder(Database):
     def is_empty(self) -> bool:
         """Tell whether no table has a row."""
         with self._cursor() as cursor:
-            return not any(cursor.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in COLUMNS)  # noqa: S608
+            return not any(cursor.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in COLUMNS)  # noqa: S608  # our own names
 
     def write(self, rows: Rows) -> None:
         """Insert rows in one transaction."""
@@ -152,7 +152,7 @@ class Seeder(Database):
                 else:
                     convert = [c.type.dialect_impl(self._dialect).bind_processor(self._dialect) for c in columns]
                     cursor.executemany(
-                        f"INSERT INTO {name} ({names}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
+                        f"INSERT INTO {name} ({names}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608  # our own names
                         ([it(of) if it else of for it, of in zip(convert, row, strict=True)] for row in rows[name]),
                     )
 

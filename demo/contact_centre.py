@@ -38,7 +38,7 @@ class Day:
 
     def __init__(self, emulator: PresenceEmulator) -> None:
         self.emulator = emulator
-        self.dice = random.Random(7)  # noqa: S311
+        self.dice = random.Random(7)  # noqa: S311  # the same day each time
         self.token = cache(lambda app, _hour: emulator.token(app))  # a token lasts for an hour of the server's clock
         self.hour = 0
         self.calls: dict[str, datetime] = {}
@@ -74,7 +74,7 @@ class Day:
             self.clear(user, TELEPHONY)
         elif over is not None:
             self.show(user, TELEPHONY, "Busy", "InACall", "PT10M")
-        elif working and self.dice.random() < 0.2:  # noqa: PLR2004
+        elif working and self.dice.random() < 0.2:  # noqa: PLR2004  # one in five
             self.calls[user] = now + self.dice.randint(1, 5) * STEP
             self.note(now, f"{name} takes a call")
             self.show(user, TELEPHONY, "Busy", "InACall", "PT10M")
@@ -86,7 +86,7 @@ class Day:
             f'"expirationDuration":"{duration}"}}'
         )
         for _ in range(4):
-            if self.post(user, app, "setPresence", body) != 429:  # noqa: PLR2004
+            if self.post(user, app, "setPresence", body) != 429:  # noqa: PLR2004  # Too Many Requests
                 return
 
     def clear(self, user: str, app: str) -> None:
@@ -98,7 +98,7 @@ class Day:
         headers = {"Authorization": f"Bearer {self.token(app, self.hour)}", "Content-Type": "application/json"}
         url = f"{self.emulator.base_url}/users/{user}/presence/{action}"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=30) as answer:  # noqa: S310
+            with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=30) as answer:  # noqa: S310  # ours
                 status: int = answer.status
         except urllib.error.HTTPError as error:
             status = error.code
