@@ -133,8 +133,7 @@ class Metrics:
     def serve(self, listener: socket.socket, folder: Path) -> None:
         """Answer, in a thread, on a socket that other workers listen on as well, from the files in their folder."""
         listener.setblocking(False)  # all of them wake for a connection, and one of them gets it
-        server = _Server(listener.getsockname(), _Handler, bind_and_activate=False)
-        server.service_actions = self.sample  # type: ignore[method-assign]  # it is there to be replaced
+        server = _Server(listener.getsockname(), self.sample)
         server.socket.close()
         server.socket = listener
         server.server_name, server.server_port = listener.getsockname()[:2]
@@ -199,6 +198,14 @@ class Metrics:
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], now_and_then: Callable[[], None]) -> None:
+        super().__init__(address, _Handler, bind_and_activate=False)
+        self._now_and_then = now_and_then
+
+    @override
+    def service_actions(self) -> None:
+        self._now_and_then()
 
 
 class _Handler(WSGIRequestHandler):

@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -243,3 +245,22 @@ def test_what_causes_a_503_is_told(make_database: Callable[[], URL]) -> None:
 
 def test_nothing_is_measured_unless_it_is_asked_for(flask_app: Flask) -> None:
     assert "metrics" not in flask_app.extensions
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # which look() ends it by
+def test_who_answers_scrapes_samples_the_connections_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.metrics.SAMPLE_SECONDS", 0.01)
+    sampled = threading.Event()
+
+    def look() -> NoReturn:
+        sampled.set()
+        raise SystemExit  # ends the thread
+
+    metrics = Metrics(timedelta(seconds=60))
+    metrics.mount(Flask("test"), connections_in_use=look, count_sessions=dict)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        metrics.serve(listener, tmp_path)
+        assert sampled.wait(10)
+        for thread in threading.enumerate():
+            if thread.name == "metrics":
+                thread.join(10)
