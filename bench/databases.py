@@ -259,7 +259,7 @@ class Sqlite(Database):
     before_filling = ("BEGIN IMMEDIATE", "DELETE FROM presence_session", "DELETE FROM presence_event")
     after_filling = ("COMMIT", "PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def floor(self, case: str, seconds: int, connections: int) -> Sample:  # noqa: ARG002  # one writes at a time
+    def floor(self, case: str, seconds: int, connections: int) -> Sample:  # noqa: ARG002  # SQLite has one writer
         """Send what the store sent, over and over, at other moments on each walk: SQLite writes no row as it was."""
         known, recorded = actions(case, seconds), self.record(case, seconds)
         walked = dict.fromkeys(known, 0)
@@ -382,18 +382,17 @@ def _pgbench_script(prefix: str, action: Action, passes: Sequence[Steps]) -> tup
         f"\\set app {BASE} + :user % {APPS}",
         f"\\set pass :step / {action.count} % {len(passes)}",
     ]
+
+    def operand(number: int, values: Sequence[Any], match: re.Match[str]) -> str:
+        value = values[int(match[1]) - 1]
+        if value is USER_ID or value is APP_ID:
+            return f"('{PREFIX}' || :{'user' if value is USER_ID else 'app'}::text)"
+        name = f"{prefix}_{number}_{match[1]}"
+        variables[name] = value
+        return f":{name}"
+
     for number, steps in enumerate(passes):
         lines.append(f"\\if :pass = {number}")
-        for sql, values in steps:
-
-            def operand(match: re.Match[str]) -> str:
-                value = values[int(match[1]) - 1]  # noqa: B023  # called before the loop goes on
-                if value is USER_ID or value is APP_ID:
-                    return f"('{PREFIX}' || :{'user' if value is USER_ID else 'app'}::text)"
-                name = f"{prefix}_{number}_{match[1]}"  # noqa: B023  # likewise
-                variables[name] = value
-                return f":{name}"
-
-            lines.append(re.sub(r"\$(\d+)", operand, sql) + ";")
+        lines += (re.sub(r"\$(\d+)", partial(operand, number, values), sql) + ";" for sql, values in steps)
         lines.append("\\endif")
     return "\n".join(lines) + "\n", variables

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import databases
 from cryptography.hazmat.primitives.asymmetric import rsa
 from databases import APPS, BASE, CASES, TENANT, Action, Database, Sample
-from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]  # there once the bench is set up
+from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]  # of requirements-bench.txt
 from sqlalchemy import URL
 
 from app.api.schemas import MOST_IDS

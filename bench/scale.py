@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import databases
 import seed
 from cryptography.hazmat.primitives.asymmetric import rsa
-from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]  # there once the bench is set up
+from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]  # of requirements-bench.txt
 from sqlalchemy import URL
 
 from app.api.schemas import MOST_IDS

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from sqlalchemy import bindparam, insert, select
 
 from app.db.database import Database
 from app.db.engine import make_engine
@@ -32,7 +33,8 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 PLACES = [*WorkLocationType]
 MESSAGES = ("In the lab until noon", "On the late shift", "Call the front desk", "Back on Monday")
 
-COLUMNS = {name: [*table.c] for name, table in Base.metadata.tables.items()}
+TABLES = Base.metadata.tables
+COLUMNS = {name: [*table.c] for name, table in TABLES.items()}
 COLUMNS["presence_event"] = [EVENT[name] for name in RECORD]
 Rows = dict[str, list[tuple[Any, ...]]]
 """What to insert into each table, in the order of COLUMNS."""
@@ -137,8 +139,7 @@ class Seeder(Database):
 
     def is_empty(self) -> bool:
         """Tell whether no table has a row."""
-        with self._cursor() as cursor:
-            return not any(cursor.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() for name in COLUMNS)  # noqa: S608  # our own names
+        return not any(self._run(self._prepared(select(table).limit(1)), {}) for table in TABLES.values())
 
     def write(self, rows: Rows) -> None:
         """Insert rows in one transaction."""
@@ -150,11 +151,9 @@ class Seeder(Database):
                         for row in rows[name]:
                             copy.write_row(row)
                 else:
-                    convert = [c.type.dialect_impl(self._dialect).bind_processor(self._dialect) for c in columns]
-                    cursor.executemany(
-                        f"INSERT INTO {name} ({names}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608  # our own names
-                        ([it(of) if it else of for it, of in zip(convert, row, strict=True)] for row in rows[name]),
-                    )
+                    new = {column.name: bindparam(column.name, type_=column.type) for column in columns}
+                    put = self._prepared(insert(TABLES[name]).values(new))
+                    cursor.executemany(put.sql, (put.values(dict(zip(new, row, strict=True))) for row in rows[name]))
 
     def finish(self) -> None:
         """Let the database count what it holds, which its plans depend on."""
