@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID, uuid5
@@ -27,6 +28,8 @@ MORNING = datetime(2026, 3, 2, 7, 50, tzinfo=UTC)
 EVENING = timedelta(hours=9, minutes=30)
 STEP = timedelta(minutes=5)
 PACE_SECONDS = 0.35
+CALLS_A_STEP = 0.2
+"""How likely it is that somebody who is free gets a call."""
 HOUSE = UUID("5c1f0f4e-6a52-4f0e-9a63-0d6e0a9a7b11")
 AGENTS = {name: str(uuid5(HOUSE, name)) for name in ("Ada", "Bea", "Cem", "Dov", "Eli", "Fay")}
 TELEPHONY, CALENDAR, BOARD = (str(uuid5(HOUSE, app)) for app in ("telephony", "calendar", "board"))
@@ -74,7 +77,7 @@ class Day:
             self.clear(user, TELEPHONY)
         elif over is not None:
             self.show(user, TELEPHONY, "Busy", "InACall", "PT10M")
-        elif working and self.dice.random() < 0.2:  # noqa: PLR2004  # one in five
+        elif working and self.dice.random() < CALLS_A_STEP:
             self.calls[user] = now + self.dice.randint(1, 5) * STEP
             self.note(now, f"{name} takes a call")
             self.show(user, TELEPHONY, "Busy", "InACall", "PT10M")
@@ -86,7 +89,7 @@ class Day:
             f'"expirationDuration":"{duration}"}}'
         )
         for _ in range(4):
-            if self.post(user, app, "setPresence", body) != 429:  # noqa: PLR2004  # Too Many Requests
+            if self.post(user, app, "setPresence", body) != HTTPStatus.TOO_MANY_REQUESTS:
                 return
 
     def clear(self, user: str, app: str) -> None:
@@ -98,7 +101,8 @@ class Day:
         headers = {"Authorization": f"Bearer {self.token(app, self.hour)}", "Content-Type": "application/json"}
         url = f"{self.emulator.base_url}/users/{user}/presence/{action}"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=30) as answer:  # noqa: S310  # ours
+            request = urllib.request.Request(url, body.encode(), headers)  # noqa: S310  # to the emulator just started
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # likewise
                 status: int = answer.status
         except urllib.error.HTTPError as error:
             status = error.code
