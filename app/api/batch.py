@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from flask import Blueprint, current_app, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
 from werkzeug.sansio.utils import get_host
 from werkzeug.test import run_wsgi_app
 
@@ -17,7 +18,7 @@ from app.auth.caller import Caller
 from app.services.presence import StoreUnavailable
 from app.web.answers import JSON, ODATA_JSON, json_answer
 from app.web.errors import ENDED_IN, FailedDependency, InvalidArgument
-from app.web.guard import ANY_TOKEN, requires
+from app.web.guard import ANY_TOKEN, Access, requires
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -44,7 +45,7 @@ NOT_TAKEN = ("authorization", "host", "transfer-encoding", "forwarded", "x-forwa
 
 
 @bp.post(PATH)
-@requires(ANY_TOKEN, body=Batch, most_bytes=MAX_BODY_BYTES, answer=BatchAnswer)
+@requires(ANY_TOKEN, body=Batch, most_bytes=MAX_BODY_BYTES, answer=BatchAnswer, counted=False)
 def batch(_caller: Caller, body: Batch) -> ResponseReturnValue:
     """Answer each request of a batch as if it came alone, in the order that the dependencies ask for.
 
@@ -67,9 +68,18 @@ def batch(_caller: Caller, body: Batch) -> ResponseReturnValue:
 
 @bp.before_app_request
 def refuse() -> None:
-    """Refuse what a batch cannot make; inside, so that it is answered as all requests are, with ids of its own."""
-    if refusal := request.environ.get(IN_BATCH):
+    """Refuse what a batch cannot make; inside, so that it is answered as all requests are, with ids of its own.
+
+    Only what asks for a bearer token is there for a batch: a proxy that closes the admin site, the emulator or the
+    health routes to the world by their paths sees no path in here.
+    """
+    if IN_BATCH not in request.environ:
+        return
+    if refusal := request.environ[IN_BATCH]:
         raise refusal
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view and not isinstance(getattr(view, "access", None), Access):
+        request.url_rule, request.routing_exception = None, NotFound()
 
 
 def _answer(part_id: str, environ: "WSGIEnvironment") -> BatchAnswerItem:

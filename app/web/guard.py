@@ -100,6 +100,8 @@ class Contract(TypedDict, total=False):
     """Handed to the view as `body`, unless it has no members."""
     options: tuple[str, ...]
     """The query options that are taken, all others being refused; handed to the view as `options`."""
+    counted: bool
+    """False: it takes nothing of the caller's quota; what it makes does. Source: Graph, "JSON batching"."""
     most_bytes: int
     """The bound of the body; without one it is the application's MAX_CONTENT_LENGTH."""
     selectable: tuple[str, ...]
@@ -114,12 +116,12 @@ class Contract(TypedDict, total=False):
 
 def requires(access: Access, **contract: Unpack[Contract]) -> Callable[[View], View]:
     """Let a caller pass whom `access` allows the thing; hand the view the Caller and what the contract asks for."""
-    model, allowed = contract.get("body"), contract.get("options")
+    model, allowed, counted = contract.get("body"), contract.get("options"), contract.get("counted", True)
 
     def guarded(view: View) -> View:
         @wraps(view)
         def enter(**said: Any) -> ResponseReturnValue:
-            caller = _caller()
+            caller = _caller(counted=counted)
             access.check(caller)
             if "answer" in contract and "media_type" not in contract:
                 must_accept_json()
@@ -174,7 +176,7 @@ def declare(view: View, access: Access | str, contract: Contract | None = None) 
     return view
 
 
-def _caller() -> Caller:
+def _caller(*, counted: bool) -> Caller:
     """Return who the request's bearer token says is calling.
 
     Raises:
@@ -188,7 +190,7 @@ def _caller() -> Caller:
     wiring = _wiring()
     caller: Caller = wiring.verifier.verify(token)
     g.caller = caller  # for the log
-    if wiring.quota:
+    if wiring.quota and counted:
         wiring.quota.spend(caller)
     return caller
 

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from app.domain.values import IN_A_CALL, OFFLINE
 from app.services.presence import PresenceService, StoreUnavailable
+from app.web.guard import ANY_TOKEN, declare
 from tests.builders import READ, Application, Clock, Graph, assert_error, new_id
 from tests.servers import ROOT
 
@@ -289,9 +290,29 @@ def test_another_hosts_url_is_that_requests_400(graph: Graph, alice: str, bot: A
     assert second["status"] == 200
 
 
-def test_at_the_bare_mount_any_path_of_the_host_is_below_it(graph: Graph, alice: str, bot: Application) -> None:
-    requests = get(alice, "1", url=f"http://localhost/beta/users/{alice}/presence"), get(alice, "2", url="/healthz")
+def test_at_the_bare_mount_each_mount_is_below_it(graph: Graph, alice: str, bot: Application) -> None:
+    urls = f"http://localhost/beta/users/{alice}/presence", f"/v1.0/users/{alice}/presence"
+    requests = [get(alice, str(number), url=url) for number, url in enumerate(urls)]
     assert statuses(graph, bot, *requests, mount="") == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        *(("GET", path) for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/emulator/clock")),
+        *(("GET", path) for path in ("/admin/", "/admin/sign-in", "/admin/users.csv", "/admin/static/admin.css")),
+        *(("POST", path) for path in ("/admin/sign-in", "/emulator/reset", "/common/oauth2/v2.0/token")),
+    ],
+)
+def test_what_asks_for_no_token_is_not_there_for_a_batch(
+    graph: Graph, flask_app: Flask, alice: str, bot: Application, method: str, url: str
+) -> None:
+    """A proxy that closes it by its path sees no path in a batch."""
+    graph.shows(alice, bot, IN_A_CALL)
+    assert flask_app.url_map.bind("localhost").match(url, method)
+    [item] = answers(graph, bot, {"id": "1", "method": method, "url": url}, mount="")
+    assert_item_error(item, 404, "ResourceNotFound", url.rpartition("/")[2])
+    assert graph.presence_of(alice, bot) == IN_A_CALL
 
 
 def test_below_a_proxys_prefix_too(graph: Graph, alice: str, bot: Application) -> None:
@@ -454,15 +475,16 @@ def test_a_batch_may_have_1_mib(graph: Graph, alice: str, bot: Application, size
 
 
 def test_other_content_comes_as_base64_and_goes_as_text(
-    graph: Graph, flask_app: Flask, alice: str, bot: Application
+    graph: Graph, flask_app: Flask, monkeypatch: pytest.MonkeyPatch, alice: str, bot: Application
 ) -> None:
-    secret = (
-        b"client_id=22553876-f5ab-4529-bffb-cfe50aa89f87&client_secret=x&grant_type=client_credentials&scope=x/.default"
+    monkeypatch.setitem(
+        flask_app.view_functions,
+        "v1.presence.users_set_presence",
+        declare(lambda **_: f"{request.content_type} {request.get_data()!r}", ANY_TOKEN),
     )
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    url, body = f"/{new_id()}/oauth2/v2.0/token", b64encode(secret).decode()
-    [item] = answers(graph, bot, {"id": "1", "method": "POST", "url": url, "headers": form, "body": body}, mount="")
-    assert item["body"]["token_type"] == "Bearer"
+    headers, body = {"Content-Type": "text/plain"}, b64encode(b"\0\xff").decode()
+    [item] = answers(graph, bot, {**sets(alice, bot), "headers": headers, "body": body})
+    assert item["body"] == r"text/plain b'\x00\xff'"
 
 
 def test_the_connection_is_the_batchs_and_all_else_the_requests(
@@ -474,7 +496,7 @@ def test_the_connection_is_the_batchs_and_all_else_the_requests(
         seen.append((request.host_url, request.remote_addr, dict(request.args), dict(request.headers)))
         return "text"
 
-    monkeypatch.setitem(flask_app.view_functions, "v1.presence.users_get_presence", look)
+    monkeypatch.setitem(flask_app.view_functions, "v1.presence.users_get_presence", declare(look, ANY_TOKEN))
     spoofed = {
         "Host": "evil",
         "X-Forwarded-For": "6.6.6.6",
