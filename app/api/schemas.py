@@ -31,7 +31,7 @@ from app.domain.values import (
     WorkLocationType,
 )
 from app.web.answers import JSON, encode
-from app.web.bodies import GraphBody, Guid, sentence
+from app.web.bodies import GraphBody, Guid, Text, sentence
 
 LONGEST_PREFERRED = timedelta(days=365)
 """Ours; Graph documents no bound."""
@@ -77,10 +77,9 @@ def _by_name(pairs: Iterable[Shown]) -> Mapping[tuple[str, str], Shown]:
 _SETTABLE, _PREFERABLE = _by_name(SETTABLE), _by_name(PREFERABLE)
 
 
-def _in_range(duration: timedelta, shortest: timedelta, longest: timedelta, said: str) -> timedelta:
+def _must_be_in_range(duration: timedelta, shortest: timedelta, longest: timedelta) -> None:
     if not shortest <= duration <= longest:
-        raise sentence(f"The provided [ExpirationDuration] is out of range. It must be {said}.")
-    return duration
+        raise sentence("The provided [ExpirationDuration] is out of range.")  # Graph's own words, to the letter
 
 
 EDM_DURATION_SCHEMA = {"type": "string", "pattern": f"^{EDM_DURATION}$"}
@@ -134,7 +133,7 @@ class SetPresence(GraphBody):
     @model_validator(mode="after")
     def _can_be_set(self) -> Self:
         _ = self.shown
-        _in_range(self.lifetime, SHORTEST_SESSION, LONGEST_SESSION, "from PT5M to PT4H")
+        _must_be_in_range(self.lifetime, SHORTEST_SESSION, LONGEST_SESSION)
         return self
 
 
@@ -166,7 +165,7 @@ class SetUserPreferredPresence(GraphBody):
     @model_validator(mode="after")
     def _can_be_preferred(self) -> Self:
         _ = self.shown
-        _in_range(self.lifetime, timedelta(microseconds=1), LONGEST_PREFERRED, "more than PT0S, and at most P365D")
+        _must_be_in_range(self.lifetime, timedelta(microseconds=1), LONGEST_PREFERRED)
         return self
 
 
@@ -177,7 +176,7 @@ class Empty(GraphBody):
 class ItemBody(GraphBody):
     """A text."""
 
-    content: str | None = Field(None, examples=["Back at nine"], json_schema_extra={"maxLength": LONGEST_MESSAGE})
+    content: Text | None = Field(None, examples=["Back at nine"], json_schema_extra={"maxLength": LONGEST_MESSAGE})
     """Without one, the last message is taken back."""
     content_type: str | None = Field("text", alias="contentType", examples=["text"])
     """`text`, in any letter case."""
@@ -237,7 +236,7 @@ class SetLocation(GraphBody):
     """Where a user works today."""
 
     work_location_type: WorkLocationType = Field(alias="workLocationType", strict=False, examples=["office"])
-    place_id: str | None = Field(None, alias="placeId", max_length=256, examples=[None])
+    place_id: Text | None = Field(None, alias="placeId", max_length=256, examples=[None])
 
 
 class GetPresencesByUserId(GraphBody):

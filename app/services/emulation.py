@@ -57,7 +57,7 @@ class Emulation:
             connection.execute(insert(self._tables[name]), rows)
         except OperationalError:
             raise
-        except (SQLAlchemyError, OverflowError):
+        except (SQLAlchemyError, OverflowError, UnicodeError):
             raise UnknownSnapshot(f"'{name}' holds no such rows") from None
 
     def _rows(self, connection: Connection, name: str) -> list[dict[str, Any]]:

@@ -4,13 +4,13 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from blinker import Signal
 from flask import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
@@ -47,6 +47,15 @@ def sentence(text: str) -> PydanticCustomError:
     """Return a fault that is said as it is, with no member put before it."""
     return PydanticCustomError("sentence", "{text}", {"text": text})
 
+
+def _storable(value: object) -> object:
+    if isinstance(value, str) and UNSTORABLE.search(value):
+        raise PydanticCustomError("unstorable", "must hold no NUL and no lone surrogate")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_storable)]
+"""A text that is kept."""
 
 GUID_SCHEMA = {"type": "string", "format": "uuid", "pattern": f"^{DASHED_GUID.pattern}$"}
 Guid = Annotated[str, AfterValidator(guid), WithJsonSchema(GUID_SCHEMA)]
@@ -139,7 +148,7 @@ def _inflate(packed: bytes, max_bytes: int) -> bytes:
 
 
 def _parse(text: bytes) -> dict[str, object]:
-    if is_deeper(text, MOST_LEVELS):  # Python's own limit would depend on who calls, and would not hold for _texts
+    if is_deeper(text, MOST_LEVELS):  # Python's own limit would depend on who calls
         raise MalformedBody(f"The request body must not be nested deeper than {MOST_LEVELS} levels.")
     try:
         body = _decode(text.decode())
@@ -147,10 +156,6 @@ def _parse(text: bytes) -> dict[str, object]:
         raise MalformedBody("The request body must be a JSON object.") from None
     if not isinstance(body, dict):
         raise MalformedBody("The request body must be a JSON object.")
-    if b"\\u" in text:  # no other way to write them: JSON takes no bare NUL, UTF-8 no surrogate
-        for path, value in _texts(body):
-            if UNSTORABLE.search(value):
-                raise InvalidArgument(f"[{_member(path)}]: must hold no NUL and no lone surrogate.")
     return body
 
 
@@ -170,19 +175,6 @@ def is_deeper(text: bytes, most: int) -> bool:
         elif not in_text and mark in b"]}":
             level -= 1
     return False
-
-
-def _texts(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield every text in a parsed body, the names of members included, with the path to it."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for name, inside in value.items():
-            yield (*path, name), name
-            yield from _texts(inside, (*path, name))
-    elif isinstance(value, list):
-        for place, inside in enumerate(value):
-            yield from _texts(inside, (*path, place))
 
 
 def _member(path: Iterable[str | int]) -> str:
