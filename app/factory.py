@@ -212,7 +212,14 @@ def _token_url(settings: Settings) -> str | None:
 
 
 def _challenge(settings: Settings) -> str:
-    """Return what a 401 tells the client: where tokens come from. Source: recordings of Graph's own answers."""
-    entra = settings.auth_issuers == ENTRA_ISSUERS
-    where = ENTRA_AUTHORIZE if entra else settings.auth_issuers[0].replace("{tenantid}", "common")
+    """Return what a 401 tells the client: where tokens come from. Source: recordings of Graph's own answers.
+
+    Of an issuer that is neither Entra nor ours only the name is known. `{root}` is where a request finds this server.
+    """
+    if settings.is_development and settings.auth_jwks_uri is None:
+        where = "{root}common/oauth2/v2.0/authorize"
+    elif settings.auth_issuers == ENTRA_ISSUERS:
+        where = ENTRA_AUTHORIZE
+    else:
+        where = settings.auth_issuers[0].replace("{tenantid}", _home_tenant(settings))
     return f'Bearer realm="", authorization_uri="{where}", client_id="{GRAPH_AUDIENCES[-1]}"'

@@ -37,6 +37,9 @@ OIDC_SCOPES = frozenset({"openid", "profile", "email", "offline_access"})
 SCOPE_NAMES = {name.lower(): name for name in ("Presence.Read", "Presence.Read.All", "Presence.ReadWrite")}
 """Entra takes a scope in any letter case, and grants it in its own."""
 
+DEFAULT_SCOPE = re.compile(r"(?:\S+/)?\.default")
+"""All that an application may do with one resource; Graph when it names none."""
+
 RESPONSE_MODES = ("query", "fragment", "form_post")
 S256_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 WEB_ADDRESS = re.compile(r"https?://[!-~]+", re.ASCII)
@@ -103,8 +106,10 @@ class Issuer:
         client_id, asked = _client_id(form), _wanted(form, target)
         if not _secret(form):
             raise Refused("invalid_client", 7000218, "client_secret or client_assertion is missing: any value will do.")
-        if target == "scope" and not asked.endswith("/.default"):
-            raise Refused("invalid_scope", 70011, "The scope must be one resource followed by /.default.")
+        if target == "scope" and not DEFAULT_SCOPE.fullmatch(asked):
+            raise Refused(
+                "invalid_scope", 70011, "The scope must be one resource followed by /.default, or .default alone."
+            )
         roles = form["roles"].replace(",", " ").split() if "roles" in form else DEFAULT_ROLES
         claims = app_only_claims(tenant.lower(), client_id, self.audience, roles, self.clock(), LIFETIME)
         return self._access_token(claims)

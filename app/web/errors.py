@@ -155,7 +155,8 @@ def answer(error: Exception) -> Response:
         message = message.format(segment=segment, max_bytes=request.max_content_length)
     response = envelope(status, code, message)
     if status is HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = current_app.config["WWW_AUTHENTICATE"]
+        challenge: str = current_app.config["WWW_AUTHENTICATE"]
+        response.headers["WWW-Authenticate"] = challenge.replace("{root}", request.url_root)
     if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         response.headers["Retry-After"] = str(getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS))
     if isinstance(error, MethodNotAllowed):

@@ -31,7 +31,7 @@ _root_url = lru_cache(256)(get_current_url)
 
 def must_accept_json() -> None:
     """Raise NotAcceptable when the caller accepts no JSON."""
-    accept = request.environ.get("HTTP_ACCEPT", "*/*").lower()
+    accept = request.environ.get("HTTP_ACCEPT", "").lower() or "*/*"
     if accept != "*/*" and JSON_TYPES.isdisjoint(part.partition(";")[0].strip() for part in accept.split(",")):
         raise NotAcceptable("The answer is application/json, which the request's Accept leaves out.")
 

@@ -409,6 +409,7 @@ def test_select_gives_what_it_names(graph: Graph, alice: str, bot: Application) 
         ("*/*", 200),
         ("application/json;odata.metadata=minimal, text/plain;q=0.5", 200),
         ("application/*", 200),
+        ("", 200),
         ("application/xml", 406),
         ("text/html, image/png", 406),
     ],

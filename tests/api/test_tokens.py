@@ -108,6 +108,16 @@ def test_our_issuer_gives_a_token_as_entra_does(development: FlaskClient) -> Non
     assert token == {"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599}
 
 
+def test_a_scope_that_names_no_resource_will_do(development: FlaskClient) -> None:
+    assert development.post(f"/{TENANT}/oauth2/v2.0/token", data={**FORM, "scope": ".default"}).status_code == 200
+
+
+def test_a_401_says_that_tokens_come_from_here(development: FlaskClient) -> None:
+    answer = development.get(f"/users/{new_id()}/presence", base_url="https://presence.test:8443/graph")
+    where = "https://presence.test:8443/graph/common/oauth2/v2.0/authorize"
+    assert f'authorization_uri="{where}"' in answer.headers["WWW-Authenticate"]
+
+
 def test_its_v1_endpoint_speaks_v1(development: FlaskClient) -> None:
     form = {**FORM, "resource": "https://graph.microsoft.com"}
     token = development.post(f"/{TENANT}/oauth2/token", data=form).get_json()
@@ -164,6 +174,8 @@ def test_a_header_that_names_nobody_is_overlooked(development: FlaskClient, head
         ({"client_secret": None}, 401, "invalid_client", 7000218),
         ({"scope": None}, 400, "invalid_request", 900144),
         ({"scope": "Presence.Read.All"}, 400, "invalid_scope", 70011),
+        ({"scope": "https://graph.microsoft.com/.default api://other/.default"}, 400, "invalid_scope", 70011),
+        ({"scope": "https://graph.microsoft.com/x.default"}, 400, "invalid_scope", 70011),
     ],
 )
 def test_a_token_request_that_makes_no_sense_is_refused_in_oauths_shape(
