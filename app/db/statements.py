@@ -26,6 +26,7 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -39,6 +40,7 @@ from sqlalchemy import Enum as EnumType
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.db.models import PresenceEvent, PresenceSession, PresenceUser
+from app.domain.aggregate import IMMINENT, NO_TIME
 from app.domain.values import Availability, EventKind
 
 SESSION = PresenceSession.__table__.c
@@ -224,18 +226,26 @@ END_SESSION_AS = _end_session(RECORD_AS, ACTOR)
 """The same in an application's place, by an operator."""
 
 _before = select(*STATE).where(THIS_SESSION).with_for_update().cte("before")
-_stands = and_(
-    _before.c.expires_at > NOW,
-    _before.c.availability == AVAILABILITY,
-    _before.c.activity == ACTIVITY,
-    or_(_before.c.availability != literal(Availability.AVAILABLE, SESSION.availability.type), _before.c.set_at > FADED),
-)
-"""The live session already shows the same, unfaded: this is a keep-alive."""
+
+
+def _stands(length: timedelta) -> ColumnElement[bool]:
+    """Return the condition that the live session shows the same already, and will for so long, unfaded."""
+    more: ColumnElement[timedelta] = literal_column(f"interval '{length.total_seconds():.0f} seconds'")
+    fades = _before.c.availability == literal(Availability.AVAILABLE, SESSION.availability.type)
+    return and_(
+        _before.c.expires_at > NOW.op("+")(more),
+        _before.c.availability == AVAILABILITY,
+        _before.c.activity == ACTIVITY,
+        or_(not_(fades), _before.c.set_at > FADED.op("+")(more)),
+    )
+
+
+_changed_at = case((_stands(NO_TIME), _before.c.changed_at), else_=NOW)
 _upsert = postgresql.insert(PresenceSession).from_select(
     (*KEY, *SHOWN, "changed_at", "set_at", "expires_at"),
-    select(
-        TENANT, USER, APP, AVAILABILITY, ACTIVITY, case((_stands, _before.c.changed_at), else_=NOW), NOW, EXPIRES
-    ).select_from(select(literal_column("1")).subquery("one").outerjoin(_before, true())),
+    select(TENANT, USER, APP, AVAILABILITY, ACTIVITY, _changed_at, NOW, EXPIRES).select_from(
+        select(literal_column("1")).subquery("one").outerjoin(_before, true())
+    ),
 )
 _set = (
     _upsert.on_conflict_do_update(
@@ -257,14 +267,17 @@ _recorded = (
             .where(_before.c.expires_at <= NOW),
             select(func.greatest(_recorded_at(NOW), _after_expiry), TENANT, USER, APP)
             .add_columns(literal(EventKind.SET, EVENT.kind.type), AVAILABILITY, ACTIVITY, EXPIRES, REQUEST)
-            .select_from(_set.outerjoin(_before, _stands))
+            .select_from(_set.outerjoin(_before, _stands(IMMINENT)))
             .where(_before.c.session_id.is_(None)),
         ),
     )
     .cte("recorded")
 )
 SET_SESSION = union_all(select(*_set.c), select(*STATE).where(OTHER_SESSIONS)).add_cte(_recorded)
-"""Set the caller's session. Rows: that session as it is now, and the user's others."""
+"""Set the caller's session. Rows: that session as it is now, and the user's others.
+
+A keep-alive leaves no event, unless the session was about to turn: somebody may see it turn before this is kept.
+"""
 
 
 def _record(done: CTE) -> Insert:

@@ -17,7 +17,7 @@ from app.db.engine import NothingKept
 from app.db.prepared import Prepared, Row
 from app.db.statements import Part
 from app.db.turns import Line, Place, Turns
-from app.domain.aggregate import FADE_STEP, UserState, shown_at
+from app.domain.aggregate import FADE_STEP, IMMINENT, UserState, stands
 from app.domain.values import (
     EventKind,
     Preferred,
@@ -266,13 +266,13 @@ class SqliteStore(Store):
     ) -> Sequence[Session]:
         def work(cursor: Any) -> Sequence[Session]:
             before, others, newest = self._look(cursor, key)
-            stands = before and before.expires_at > now and before.shown == shown == shown_at(before, now)
-            after = Session(key.session_id, shown, before.changed_at if before and stands else now, now, now + lifetime)
+            changed_at = before.changed_at if before and stands(before, shown, now) else now
+            after = Session(key.session_id, shown, changed_at, now, now + lifetime)
             self._put_session.run(cursor, {**key._asdict(), **_columns(after)})
             if before and before.expires_at <= now:
                 expired = _session_event(key, EventKind.EXPIRED, before, before.expires_at, request_id)
                 newest = self._events.append(cursor, expired, newest)
-            if not stands:
+            if not (before and stands(before, shown, now + IMMINENT)):
                 self._events.append(cursor, _session_event(key, EventKind.SET, after, now, request_id), newest)
             return [after, *others]
 

@@ -22,6 +22,9 @@ FADE_STEP = timedelta(minutes=5)
 SKEW = timedelta(minutes=1)
 """How far apart the clocks of workers may be. Ours; as much as a token's times are given."""
 
+IMMINENT = timedelta(seconds=10)
+"""How long a change may take from its instant until it is kept; a turn that it undoes may be seen meanwhile. Ours."""
+
 RANK = {Availability.DO_NOT_DISTURB: 4, Availability.BUSY: 3, Availability.AVAILABLE: 2, Availability.AWAY: 0}
 """Source: Graph, "presence: setPresence": DoNotDisturb > Busy > Available > Away. Ours: AvailableInactive is 1."""
 
@@ -81,6 +84,11 @@ def shown_at(session: Session, now: datetime) -> Shown:
     A session set by a worker whose clock is ahead of `now` counts as set just now.
     """
     return session.shown if now <= session.set_at else fade(session.shown, now - session.set_at)
+
+
+def stands(session: Session, shown: Shown, now: datetime) -> bool:
+    """Tell whether a session is live and shows `shown`, unfaded: to set it once more is a keep-alive."""
+    return session.expires_at > now and session.shown == shown == shown_at(session, now)
 
 
 def rank(shown: Shown) -> int:

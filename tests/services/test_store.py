@@ -14,11 +14,12 @@ import psycopg
 import pytest
 from sqlalchemy import URL, ColumnElement, Engine, delete, select, text
 
+from app.api.presence import sequence_number
 from app.db.engine import LastingCursor, make_engine
 from app.db.models import PresenceEvent, PresenceSession
 from app.db.store import PostgresStore, Store, StoreUnavailable, make_store
 from app.db.turns import Line, Place, Turns
-from app.domain.aggregate import UserState
+from app.domain.aggregate import IMMINENT, UserState, presence_of
 from app.domain.values import (
     AVAILABLE,
     AWAY,
@@ -168,10 +169,25 @@ def test_a_clear_appends_what_was_shown_until_then(desk: Desk) -> None:
 @pytest.mark.parametrize("shown", SETTABLE)
 def test_a_keep_alive_moves_the_expiry_and_appends_nothing(desk: Desk, shown: Shown) -> None:
     desk.sets(desk.bot, shown)
-    later = START + 5 * MINUTE - TICK
+    later = START + 5 * MINUTE - IMMINENT - TICK
     desk.sets(desk.bot, shown, later, 2 * HOUR)
     assert desk.told() == [(EventKind.SET, shown)]
     assert desk.sessions() == [Session(desk.bot.session_id, shown, START, later, later + 2 * HOUR)]
+
+
+@pytest.mark.parametrize(("shown", "lifetime"), [(AVAILABLE, HOUR), (AVAILABLE, 5 * MINUTE), (IN_A_CALL, 5 * MINUTE)])
+@pytest.mark.parametrize("early", [IMMINENT, TICK])
+def test_a_keep_alive_that_comes_late_is_told_as_somebody_may_have_seen_the_session_turn(
+    desk: Desk, shown: Shown, lifetime: timedelta, early: timedelta
+) -> None:
+    desk.sets(desk.bot, shown, START, lifetime)
+    set_at = START + 5 * MINUTE - early
+    numbers = [sequence_number(presence_of(desk.state(), set_at + after)) for after in (-TICK, 2 * early)]
+    desk.sets(desk.bot, shown, set_at, HOUR)  # it took until then
+    numbers += [sequence_number(presence_of(desk.state(), set_at + 2 * early + TICK))]
+    assert numbers == sorted(set(numbers))
+    assert desk.told() == [(EventKind.SET, shown)] * 2
+    assert desk.session(desk.bot).changed_at == START
 
 
 def test_each_keep_alive_puts_off_the_fade(desk: Desk) -> None:
