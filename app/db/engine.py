@@ -70,6 +70,11 @@ class _Prepared(NamedTuple):
 class NothingKept(Exception):
     """One of several statements was refused, which its cause tells; the transaction of all was undone."""
 
+    def __init__(self, at: int) -> None:
+        """`at` is the place of the one refused, or the number of all when their commit was."""
+        super().__init__(at)
+        self.at = at
+
 
 ANSWERED = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 
@@ -134,9 +139,9 @@ class LastingCursor(psycopg.RawCursor[tuple[Any, ...]]):
         except BaseException:
             connection.close()  # what is still to come would be taken for the answer to what is asked next
             raise
-        refused = [result for result in (*results, sync) if result.status not in ANSWERED]
-        if refused:
-            raise NothingKept from error_from_result(refused[0])
+        for at, result in enumerate((*results, sync)):
+            if result.status not in ANSWERED:
+                raise NothingKept(at) from error_from_result(result)
         return [known.rows(result) for (known, _, _), result in zip(ready, results, strict=True)]
 
     def _prepare(self, sql: str, types: tuple[int, ...]) -> _Prepared:
@@ -177,18 +182,18 @@ def make_engine(
     Each statement commits by itself unless it stands between a BEGIN and a COMMIT of our own. A process forked from
     this one starts with an empty pool and leaves the parent's connections alone. Without `prepare` PostgreSQL keeps no
     statement for the next time, as a pooler may let another server have that. `waited` is called by whoever finds
-    all connections in use.
+    all connections in use. What the URL says of `options` and `connect_timeout` holds, but for the time-outs and UTC.
     """
-    seconds = timeout.total_seconds()
+    seconds, asked = timeout.total_seconds(), url.normalized_query
     if url.get_backend_name() == "sqlite":
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
         connect_args: dict[str, Any] = {"timeout": seconds}
     else:
         milliseconds = round(seconds * 1000)
-        connect_args = {
-            "connect_timeout": max(2, round(seconds / 2)),  # half for a connection to be free, half to make one
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC",
-        }
+        ours = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC"
+        connect_args = {"options": " ".join((*asked.get("options", ()), ours))}
+        if "connect_timeout" not in asked:
+            connect_args["connect_timeout"] = max(2, round(seconds / 2))  # half is for a connection to be free
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",

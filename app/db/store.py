@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
-from psycopg.errors import DeadlockDetected, SerializationFailure
+from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled, SerializationFailure
 from sqlalchemy import Dialect, Engine
 from typing_extensions import override
 
@@ -202,7 +202,8 @@ class PostgresStore(Store):
     def _run_together(self, line: Line, statement: Prepared, parameters: Mapping[str, Any]) -> list[Row]:
         """Run a statement on PostgreSQL as `_run` does, with those that others of this line want run at the time.
 
-        They go in one round trip and one transaction. When the server refuses one, each is run again by itself.
+        They go in one round trip and one transaction. When the server refuses one, each is run again by itself, but
+        for one that has waited in vain.
         """
         if not self._engine.get_execution_options()["prepares"]:
             return self._run(statement, parameters)
@@ -235,8 +236,11 @@ class PostgresStore(Store):
         except NothingKept as refused:
             if isinstance(refused.__cause__, DeadlockDetected | SerializationFailure):
                 self._note(refused)
-            for place in places:
-                place.error = None
+            for at, place in enumerate(places):
+                waited = at == refused.at and isinstance(refused.__cause__, LockNotAvailable | QueryCanceled)
+                place.error = StoreUnavailable() if waited else None  # it has waited as long as it may
+                if place.error:
+                    place.error.__cause__ = refused.__cause__
         else:
             for place, rows in zip(places, results, strict=True):
                 place.result, place.error = place.statement.all_converted(rows), None

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -97,7 +98,6 @@ class Turns:
         self._next_file = lock_file.with_name(f"{lock_file.name}-next")
         self._timeout = timeout
         self.line = Line(timeout)
-        self._waiter = ThreadPoolExecutor(1, "sqlite-turn")  # a wait for flock has no end of its own
         self._file = -1
 
     def begin(self, place: Place[Any] | None = None) -> bool:
@@ -125,12 +125,27 @@ class Turns:
         os.close(self._file)  # and so the lock goes
         self.line.leave()
 
+    @cached_property
+    def _waiter(self) -> ThreadPoolExecutor:
+        """The thread that waits for flock, which has no end of its own.
+
+        It is started with nothing to do: where no thread can be, what it was given would stay, and be done later.
+        """
+        waiter = ThreadPoolExecutor(1, "sqlite-turn")
+        waiter.submit(int)
+        return waiter
+
     def _locked(self, path: Path, deadline: float) -> int:
         file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            locked = self._waiter.submit(fcntl.flock, file, fcntl.LOCK_EX)
+            try:
+                waiter = self._waiter
+            except BaseException:
+                os.close(file)
+                raise
+            locked = waiter.submit(fcntl.flock, file, fcntl.LOCK_EX)
             try:
                 locked.result(deadline - time.monotonic())
             except BaseException:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import psycopg
 import pytest
@@ -31,6 +31,8 @@ from app.domain.values import (
     SessionKey,
     Shown,
 )
+from app.factory import create_app
+from config import Settings
 from tests.builders import START, new_id
 
 TICK = timedelta(microseconds=1)
@@ -546,15 +548,21 @@ def test_one_change_that_is_refused_harms_no_other_of_the_same_transaction(desk:
 
 
 @on_postgresql
-def test_a_change_that_waits_for_a_lock_in_vain_fails_alone(desk: Desk, database: URL) -> None:
+def test_a_change_that_waits_for_a_lock_in_vain_fails_alone_and_waits_once(
+    desk: Desk, database: URL, statements: list[str]
+) -> None:
     desk.sets(desk.bot, IN_A_CALL)
+    statements.clear()
     with impatient_engine(database, pool=2) as engine, locked(desk.engine, desk.bot):
         desk.store = make_store(engine)
         works = [partial(desk.sets, key, AWAY) for key in (desk.bot, desk.phone)]
         with asking_at_once(lines_of(desk)[1], works) as (refused, kept):
             pass
-        assert isinstance(refused.exception(), StoreUnavailable)
+        fault = refused.exception()
+        assert isinstance(fault, StoreUnavailable)
+        assert isinstance(fault.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled)
         assert kept.exception() is None
+        assert len(statements) == 1  # that of those two which is run again, alone
         assert {session.shown for session in desk.sessions()} == {IN_A_CALL, AWAY}
 
 
@@ -661,6 +669,28 @@ def test_connections_killed_by_the_server_cost_at_most_one_call(desk: Desk, data
     assert failures <= 1
     assert len(desk.events()) == len(SETTABLE) - failures
     assert desk.session(desk.bot).shown == SETTABLE[-1]
+
+
+@on_postgresql
+def test_what_the_url_asks_for_holds_but_for_the_time_outs(database: URL) -> None:
+    asked = {"options": "-c default_transaction_isolation=serializable -c statement_timeout=1", "connect_timeout": "7"}
+    with impatient_engine(database.update_query_dict(asked)) as engine, engine.connect() as connection:
+        shown = [
+            connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("default_transaction_isolation", "statement_timeout", "lock_timeout", "timezone")
+        ]
+        assert shown == ["serializable", "200ms", "200ms", "UTC"]
+        assert cast("Any", connection.connection.driver_connection).info.get_parameters()["connect_timeout"] == "7"
+
+
+@on_sqlite
+@pytest.mark.parametrize(("said", "level"), [({}, 2), ({"sqlite_synchronous": "NORMAL"}, 1)])
+def test_sqlite_waits_for_the_disk_as_often_as_it_is_told_to(database: URL, said: dict[str, str], level: int) -> None:
+    settings: dict[str, Any] = {"presence_env": "development", "database_url": database, **said}
+    app = create_app(Settings(**settings))
+    with app.extensions["engine"].connect() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar_one() == level
+    app.extensions["engine"].dispose()
 
 
 def test_a_database_that_does_not_exist_is_unavailable(database: URL, desk: Desk) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -214,4 +215,20 @@ def test_a_lock_file_that_cannot_be_made_leaves_the_queue_usable(tmp_path: Path)
     with pytest.raises(FileNotFoundError):
         turns.begin()
     folder.mkdir()
+    take(turns)
+
+
+def test_where_no_thread_can_be_started_nobody_is_left_to_take_the_turn(
+    lock_file: Path, other_process: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Turns(lock_file, IMPATIENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+        with pytest.raises(RuntimeError):
+            turns.begin()
+    with pytest.raises(TimeoutError):
+        turns.begin()
+    other_process.kill()
+    other_process.wait()
+    take(Turns(lock_file, PATIENT))
     take(turns)
