@@ -169,9 +169,9 @@ class Settings(DatabaseSettings):
     web_concurrency: int = Field(default=2, ge=1, le=256)
     """gunicorn worker processes"""
     web_threads: int = Field(default=256, ge=1, le=1024)
-    """most threads in each worker; more than the slow connections to be borne"""
+    """maximum threads of each worker: set it above the number of slow clients expected at once"""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """from where on it logs to standard error, as JSON in production; `WARNING` leaves the line of each request out"""
+    """least severe level logged, to standard error, as JSON in production; `WARNING` leaves out each request's line"""
     metrics_host: str = "127.0.0.1"
     """address where Prometheus reads the metrics: not one that strangers reach"""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
