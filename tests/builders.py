@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask.testing import FlaskClient
 from pydantic import SecretStr
@@ -24,6 +25,10 @@ AUDIENCE = "https://graph.microsoft.com"
 READ_WRITE = "Presence.ReadWrite.All"
 READ = "Presence.Read.All"
 ADMIN, ADMIN_PASSWORD = "olga", "correct horse battery"
+on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True, scope="session")
+on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True, scope="session")
+"""Marks of what one kind of database alone has."""
+
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 

@@ -89,7 +89,7 @@ def blueprint(parts: Parts) -> Blueprint:
         return answer
 
     @bp.get("/sign-in")
-    @public
+    @public()
     def sign_in() -> ResponseReturnValue:
         """Ask for name and password."""
         if g.visit and g.visit.name:
@@ -97,7 +97,7 @@ def blueprint(parts: Parts) -> Blueprint:
         return _sign_in_page(door)
 
     @bp.post("/sign-in")
-    @public
+    @public()
     def enter() -> ResponseReturnValue:
         """Let somebody in who knows the password."""
         form = request.form
@@ -114,7 +114,7 @@ def blueprint(parts: Parts) -> Blueprint:
         return redirect(_way_on(), HTTPStatus.SEE_OTHER)
 
     @bp.post("/sign-out")
-    @public
+    @public()
     def leave() -> ResponseReturnValue:
         """Forget who had signed in."""
         if _is_ours(door):
@@ -122,7 +122,7 @@ def blueprint(parts: Parts) -> Blueprint:
         return redirect(url_for("admin.sign_in"), HTTPStatus.SEE_OTHER)
 
     @bp.get("/static/<name>")
-    @public
+    @public()
     def static(name: str) -> ResponseReturnValue:
         """Return the style sheet or the script."""
         g.visit = g.sent_visit  # what no person asks for is no use

@@ -14,13 +14,13 @@ def blueprint(fault: Callable[[], str | None]) -> Blueprint:
     bp = Blueprint("health", __name__)
 
     @bp.get("/healthz")
-    @public
+    @public()
     def healthz() -> ResponseReturnValue:
         """Answer as long as the process does, whatever its database does."""
         return {"status": "ok"}
 
     @bp.get("/readyz")
-    @public
+    @public()
     def readyz() -> ResponseReturnValue:
         """Answer 200 when the database is there and migrated, else 503."""
         if reason := fault():

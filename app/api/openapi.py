@@ -22,7 +22,7 @@ from app.services.presence import StoreUnavailable
 from app.web.answers import JSON, encode
 from app.web.bodies import GUID_SCHEMA
 from app.web.errors import (
-    ANSWERS,
+    REFUSALS,
     ErrorBody,
     InvalidArgument,
     InvalidQuery,
@@ -118,13 +118,13 @@ def blueprint(mounts: Mapping[str, str], tokens: Tokens, alone: str) -> Blueprin
         return encode(document(current_app, mounts, tokens, alone))
 
     @bp.get("/openapi.json")
-    @public
+    @public()
     def openapi() -> ResponseReturnValue:
         """Return the OpenAPI document, which is the same for as long as the process lives."""
         return Response(written(), content_type=JSON)
 
     @bp.get("/docs")
-    @public
+    @public()
     def docs() -> ResponseReturnValue:
         """Return the page."""
         page = Response(
@@ -135,7 +135,7 @@ def blueprint(mounts: Mapping[str, str], tokens: Tokens, alone: str) -> Blueprin
         return page
 
     @bp.get("/docs/<name>")
-    @public
+    @public()
     def asset(name: str) -> ResponseReturnValue:
         """Return a script, a style or an image of the page."""
         return send_from_directory(str(ASSETS), name)
@@ -266,7 +266,7 @@ class _Described:
         yield "200", done
         by_status: dict[HTTPStatus, list[type[Exception]]] = {}
         for fact in facts:
-            by_status.setdefault(ANSWERS[fact].status, []).append(fact)
+            by_status.setdefault(REFUSALS[fact].status, []).append(fact)
         for status, stated in sorted(by_status.items()):
             name = "-".join([str(status.value), *(fact.__name__ for fact in stated)])
             self.components["responses"][name] = self._refusal(status, stated)
@@ -274,10 +274,10 @@ class _Described:
 
     def _refusal(self, status: HTTPStatus, facts: list[type[Exception]]) -> Json:
         """Return the response that these facts of one status are told by."""
-        codes = list(dict.fromkeys(ANSWERS[fact].code for fact in facts))
+        codes = list(dict.fromkeys(REFUSALS[fact].code for fact in facts))
         narrowed = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
         return {
-            "description": "\n".join(f"* `{ANSWERS[fact].code}`: {_when(fact)}" for fact in facts),
+            "description": "\n".join(f"* `{REFUSALS[fact].code}`: {_when(fact)}" for fact in facts),
             "headers": _headers((*IN_ALL, *IN_SOME.get(status, ()))),
             "content": {JSON: {"schema": {"allOf": [self._schema(ErrorBody), narrowed]}}},
         }
@@ -354,7 +354,7 @@ def _facts(rule: Rule, contract: Contract, access: Access | None) -> Iterator[ty
 
 def _when(fact: type[Exception]) -> str:
     """Return what an error of this kind says: the one message that it always has, or its own description."""
-    if (message := ANSWERS[fact].message) is not None:
+    if (message := REFUSALS[fact].message) is not None:
         return message.format(segment="…", max_bytes="…")
     return (fact.__doc__ or "").partition("\n")[0]
 

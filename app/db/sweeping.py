@@ -201,10 +201,7 @@ class PostgresSweeper(Sweeper):
 
 
 class SqliteSweeper(Sweeper):
-    """A few steps under the database's one write lock, and then a pause.
-
-    Who waits for the lock looks for it now and then, up to 100 ms apart, and would never find it free without one.
-    """
+    """A few steps under the database's one write lock, and then a pause: most of the time it is there for others."""
 
     def __init__(self, engine: Engine, pause: Pause) -> None:
         super().__init__(engine)

@@ -45,10 +45,10 @@ def timeline(
 
     `history` is newest first, and tells all that happened since its oldest event.
 
-    A keep-alive leaves no event. When the last one was is known of a session that is stored, and follows from the
-    expiry that its end recorded, provided that all asked for the same duration. Of a session that was set again while
-    it lasted it is not known: set again to the same, it had faded, and counts as never kept alive; set to something
-    else, as kept alive to the end.
+    A keep-alive leaves no event, but just before a turn. When the last one was is known of a session that is stored,
+    and follows from the expiry that its end recorded, provided that all asked for the same duration. Of a session that
+    was set again while it lasted it is not known: set again to the same, it had faded or was about to turn, and counts
+    as never kept alive; set to something else, as kept alive to the end.
     """
     start, end = now - back, now + ahead
     stretches = sorted(_stretches(state.sessions, history, start))

@@ -20,7 +20,7 @@ from app.services.presence import PresenceService, StoreUnavailable
 from app.web.answers import json_answer
 from app.web.bodies import GraphBody, Guid, sentence
 from app.web.errors import InvalidArgument
-from app.web.guard import everybody
+from app.web.guard import public
 
 PATH = "/emulator"
 MOST_BYTES = 64 * 1024 * 1024
@@ -187,20 +187,20 @@ def blueprint(
         return {"now": clock().isoformat(), "frozen": clock.frozen}
 
     @bp.get("/clock")
-    @everybody(answer=Clock)
+    @public(answer=Clock)
     def get_clock() -> ResponseReturnValue:
         """Return the server's time, and whether it stands still."""
         return json_answer(time_now())
 
     @bp.post("/clock")
-    @everybody(body=MoveClock, answer=Clock)
+    @public(body=MoveClock, answer=Clock)
     def move_clock(body: MoveClock) -> ResponseReturnValue:
         """Move the clock of all workers at once: presence and tokens follow."""
         clock.set(body.moment(clock()), frozen=clock.frozen if body.frozen is None else body.frozen)
         return json_answer(time_now())
 
     @bp.post("/reset")
-    @everybody(refuses=(StoreUnavailable,))
+    @public(refuses=(StoreUnavailable,))
     def reset() -> ResponseReturnValue:
         """Forget everything: rows, faults, hints, and the clock's offset."""
         emulation.reset()
@@ -210,7 +210,7 @@ def blueprint(
         return "", 200
 
     @bp.post("/seed")
-    @everybody(body=Seed, most_bytes=MOST_BYTES, refuses=(StoreUnavailable,))
+    @public(body=Seed, most_bytes=MOST_BYTES, refuses=(StoreUnavailable,))
     def seed(body: Seed) -> ResponseReturnValue:
         """Set many sessions; one that makes no sense stops all."""
         for session in body.sessions:
@@ -219,13 +219,13 @@ def blueprint(
         return "", 200
 
     @bp.get("/snapshot")
-    @everybody(answer=Snapshot, refuses=(StoreUnavailable,))
+    @public(answer=Snapshot, refuses=(StoreUnavailable,))
     def snapshot() -> ResponseReturnValue:
         """Return all rows and the time, to be restored later."""
         return json_answer({**time_now(), "tables": emulation.snapshot()})
 
     @bp.put("/snapshot")
-    @everybody(body=Snapshot, most_bytes=MOST_BYTES, refuses=(UnknownSnapshot, StoreUnavailable))
+    @public(body=Snapshot, most_bytes=MOST_BYTES, refuses=(UnknownSnapshot, StoreUnavailable))
     def restore(body: Snapshot) -> ResponseReturnValue:
         """Bring rows and time back to a snapshot."""
         emulation.restore(body.tables)
@@ -233,27 +233,27 @@ def blueprint(
         return "", 200
 
     @bp.get("/faults")
-    @everybody(answer=FaultList)
+    @public(answer=FaultList)
     def list_faults() -> ResponseReturnValue:
         """Return the faults that are still to come."""
         return json_answer({"value": faults.waiting()})
 
     @bp.post("/faults")
-    @everybody(body=Fault)
+    @public(body=Fault)
     def add_fault(body: Fault) -> ResponseReturnValue:
         """Let the next requests that match fail."""
         faults.add(body)
         return "", 200
 
     @bp.delete("/faults")
-    @everybody()
+    @public()
     def clear_faults() -> ResponseReturnValue:
         """Let no request fail any more."""
         faults.clear()
         return "", 200
 
     @bp.get("/hints")
-    @everybody(options=("since",), answer=HintList, refuses=(InvalidArgument,))
+    @public(options=("since",), answer=HintList, refuses=(InvalidArgument,))
     def list_hints(options: dict[str, str]) -> ResponseReturnValue:
         """Return the hints that were given, oldest first; `since` an earlier answer's `next`, only newer ones."""
         since = options.get("since", "0")
@@ -263,7 +263,7 @@ def blueprint(
         return json_answer({"value": found, "next": int(since) + len(found)})
 
     @bp.delete("/hints")
-    @everybody()
+    @public()
     def clear_hints() -> ResponseReturnValue:
         """Forget the hints, and count from 0 again."""
         hints.clear()

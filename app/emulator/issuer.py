@@ -41,26 +41,26 @@ def blueprint(issuer: Issuer) -> Blueprint:
 
     @bp.get("/<tenant>/v2.0/.well-known/openid-configuration")
     @bp.get("/<tenant>/.well-known/openid-configuration")
-    @public
+    @public()
     def discovery(tenant: str) -> ResponseReturnValue:
         """Return the OpenID Connect discovery document."""
         return _discovery(tenant)
 
     @bp.get("/<tenant>/discovery/v2.0/keys")
     @bp.get("/<tenant>/discovery/keys")
-    @public
+    @public()
     def keys(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # of the path; all have the same keys
         """Return the JWKS document."""
         return issuer.signing_key().jwks()
 
     @bp.post("/<tenant>/oauth2/v2.0/token")
-    @public
+    @public()
     def token(tenant: str) -> ResponseReturnValue:
         """Return tokens for client_credentials, password, authorization_code or refresh_token."""
         return _answer(issuer.tokens(tenant, _form()))
 
     @bp.post("/<tenant>/oauth2/token")
-    @public
+    @public()
     def v1_token(tenant: str) -> ResponseReturnValue:
         """Return an app-only access token (client_credentials), as the v1 endpoint answers."""
         form = _form()
@@ -75,7 +75,7 @@ def blueprint(issuer: Issuer) -> Blueprint:
         return _answer({name: str(value) for name, value in told.items()})
 
     @bp.route("/<tenant>/oauth2/v2.0/authorize", methods=["GET", "POST"])
-    @public
+    @public()
     def authorize(tenant: str) -> ResponseReturnValue:
         """Ask who signs in, on a page that posts back here, and send the browser to the application with a code.
 
@@ -97,7 +97,7 @@ def blueprint(issuer: Issuer) -> Blueprint:
         return _page("sign_in.html", status, asked=asked, hint=hint, refused=refused, longest=MAX_NAME_LENGTH)
 
     @bp.get("/<tenant>/oauth2/v2.0/logout")
-    @public
+    @public()
     def logout(tenant: str) -> ResponseReturnValue:  # noqa: ARG001  # of the path; none has a session to end
         """Send the browser back, or tell it that nobody is signed in."""
         uri = request.args.get("post_logout_redirect_uri")

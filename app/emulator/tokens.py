@@ -40,15 +40,14 @@ def app_only_claims(
     roles: Sequence[str],
     now: datetime,
     lifetime: timedelta = timedelta(hours=1),
-    issuer: str = ISSUER,
 ) -> dict[str, Any]:
-    """Return the claims of an application's token. Ids are lower-case GUIDs; `issuer` may hold `{tenantid}`.
+    """Return the claims of an application's token. Ids are lower-case GUIDs.
 
     Without a role there is no `roles` claim at all, as from Entra.
     """
     object_id = str(uuid.uuid5(SERVICE_PRINCIPALS, f"{tenant_id}/{client_id}"))
     claims = {
-        **_claims(tenant_id, audience, now, lifetime, issuer),
+        **_claims(tenant_id, audience, now, lifetime),
         "azp": client_id,
         "azpacr": "1",
         "idtyp": "app",
@@ -65,14 +64,13 @@ def delegated_claims(
     scopes: Sequence[str],
     now: datetime,
     lifetime: timedelta = timedelta(hours=1),
-    issuer: str = ISSUER,
 ) -> dict[str, Any]:
     """Return the claims of a token with which an application acts for a user; `scopes` are short names.
 
     Without a scope `scp` is there all the same, and empty: no user's token is ever taken for an application's.
     """
     return {
-        **_claims(user.tenant_id, audience, now, lifetime, issuer),
+        **_claims(user.tenant_id, audience, now, lifetime),
         **_user_claims(user, client_id),
         "azp": client_id,
         "azpacr": "0",
@@ -87,21 +85,20 @@ def id_claims(
     nonce: str | None,
     now: datetime,
     lifetime: timedelta = timedelta(hours=1),
-    issuer: str = ISSUER,
 ) -> dict[str, Any]:
     """Return the claims of an ID token, which tells an application who has signed in.
 
     It has no `azp`: so even an API that has the application's id for an audience refuses it as an access token.
     """
-    claims = {**_claims(user.tenant_id, client_id, now, lifetime, issuer), **_user_claims(user, client_id)}
+    claims = {**_claims(user.tenant_id, client_id, now, lifetime), **_user_claims(user, client_id)}
     return {**claims, "nonce": nonce} if nonce else claims
 
 
-def _claims(tenant_id: str, audience: str, now: datetime, lifetime: timedelta, issuer: str) -> dict[str, Any]:
+def _claims(tenant_id: str, audience: str, now: datetime, lifetime: timedelta) -> dict[str, Any]:
     issued_at = int(now.timestamp())
     return {
         "aud": audience,
-        "iss": issuer.replace(TENANT, tenant_id),
+        "iss": ISSUER.replace(TENANT, tenant_id),
         "iat": issued_at,
         "nbf": issued_at,
         "exp": issued_at + int(lifetime.total_seconds()),

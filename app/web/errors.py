@@ -69,7 +69,7 @@ class NotReady(Exception):
     """The database cannot serve this code now."""
 
 
-class Answer(NamedTuple):
+class Refusal(NamedTuple):
     """What a fact becomes on the wire."""
 
     status: HTTPStatus
@@ -78,49 +78,49 @@ class Answer(NamedTuple):
     """None: the exception says it."""
 
 
-ANSWERS: dict[type[Exception], Answer] = {
-    InvalidArgument: Answer(HTTPStatus.BAD_REQUEST, "InvalidArgument"),
-    MalformedBody: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
-    HTTPException: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
-    ParseException: Answer(HTTPStatus.BAD_REQUEST, "BadRequest", "The request body is not framed as HTTP asks for."),
-    InvalidQuery: Answer(HTTPStatus.BAD_REQUEST, "BadRequest"),
-    UnknownSnapshot: Answer(HTTPStatus.BAD_REQUEST, "InvalidArgument", "[Tables]: must be those of a snapshot."),
-    MeWithoutUser: Answer(
+REFUSALS: dict[type[Exception], Refusal] = {
+    InvalidArgument: Refusal(HTTPStatus.BAD_REQUEST, "InvalidArgument"),
+    MalformedBody: Refusal(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    HTTPException: Refusal(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    ParseException: Refusal(HTTPStatus.BAD_REQUEST, "BadRequest", "The request body is not framed as HTTP asks for."),
+    InvalidQuery: Refusal(HTTPStatus.BAD_REQUEST, "BadRequest"),
+    UnknownSnapshot: Refusal(HTTPStatus.BAD_REQUEST, "InvalidArgument", "[Tables]: must be those of a snapshot."),
+    MeWithoutUser: Refusal(
         HTTPStatus.BAD_REQUEST, "BadRequest", "/me request is only valid with delegated authentication flow."
     ),
-    ExpiryPassed: Answer(
+    ExpiryPassed: Refusal(
         HTTPStatus.BAD_REQUEST, "InvalidArgument", "[StatusMessage.ExpiryDateTime]: must be in the future."
     ),
-    InvalidToken: Answer(HTTPStatus.UNAUTHORIZED, "InvalidAuthenticationToken"),
-    PermissionMissing: Answer(HTTPStatus.FORBIDDEN, "Forbidden"),
-    ForeignSession: Answer(
+    InvalidToken: Refusal(HTTPStatus.UNAUTHORIZED, "InvalidAuthenticationToken"),
+    PermissionMissing: Refusal(HTTPStatus.FORBIDDEN, "Forbidden"),
+    ForeignSession: Refusal(
         HTTPStatus.FORBIDDEN, "Forbidden", "[SessionId]: must be the id of the calling application (azp or appid)."
     ),
-    NotFound: Answer(HTTPStatus.NOT_FOUND, "ResourceNotFound", "Resource not found for the segment '{segment}'."),
-    UserNotFound: Answer(HTTPStatus.NOT_FOUND, "Request_ResourceNotFound"),
-    SessionNotFound: Answer(HTTPStatus.NOT_FOUND, "NotFound", "Presence session not found."),
-    MethodNotAllowed: Answer(
+    NotFound: Refusal(HTTPStatus.NOT_FOUND, "ResourceNotFound", "Resource not found for the segment '{segment}'."),
+    UserNotFound: Refusal(HTTPStatus.NOT_FOUND, "Request_ResourceNotFound"),
+    SessionNotFound: Refusal(HTTPStatus.NOT_FOUND, "NotFound", "Presence session not found."),
+    MethodNotAllowed: Refusal(
         HTTPStatus.METHOD_NOT_ALLOWED,
         "Request_BadRequest",
         "Specified HTTP method is not allowed for the request target.",
     ),
-    RequestEntityTooLarge: Answer(
+    RequestEntityTooLarge: Refusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "RequestEntityTooLarge",
         "The request body must be {max_bytes} bytes or less.",
     ),
-    NotAcceptable: Answer(HTTPStatus.NOT_ACCEPTABLE, "NotAcceptable"),
-    WrongMediaType: Answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
-    FailedDependency: Answer(HTTPStatus.FAILED_DEPENDENCY, "FailedDependency"),
-    TooManyRequests: Answer(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests"),
-    Exception: Answer(
+    NotAcceptable: Refusal(HTTPStatus.NOT_ACCEPTABLE, "NotAcceptable"),
+    WrongMediaType: Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
+    FailedDependency: Refusal(HTTPStatus.FAILED_DEPENDENCY, "FailedDependency"),
+    TooManyRequests: Refusal(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests"),
+    Exception: Refusal(
         HTTPStatus.INTERNAL_SERVER_ERROR, "InternalServerError", "The server failed to answer; its log tells more."
     ),
-    KeysUnavailable: Answer(
+    KeysUnavailable: Refusal(
         HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable", "The token issuer's keys cannot be had now."
     ),
-    NotReady: Answer(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable"),
-    StoreUnavailable: Answer(
+    NotReady: Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+    StoreUnavailable: Refusal(
         HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable", "The presence store did not answer in time."
     ),
 }
@@ -138,7 +138,7 @@ def mount(app: Flask) -> None:
 
 def answer(error: Exception) -> Response:
     """Return the envelope for an exception, with the headers that its status asks for."""
-    status, code, message = ANSWERS[next(kind for kind in type(error).__mro__ if kind in ANSWERS)]
+    status, code, message = REFUSALS[next(kind for kind in type(error).__mro__ if kind in REFUSALS)]
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         g.cause = type(error.__cause__ or error).__name__  # for the metrics
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:

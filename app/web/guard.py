@@ -140,12 +140,7 @@ def requires(access: Access, **contract: Unpack[Contract]) -> Callable[[View], V
     return guarded
 
 
-def public(view: View) -> View:
-    """Let everybody pass."""
-    return declare(view, "public")
-
-
-def everybody(**contract: Unpack[Contract]) -> Callable[[View], View]:
+def public(**contract: Unpack[Contract]) -> Callable[[View], View]:
     """Let everybody pass; hand the view the body and the options that the contract asks for."""
 
     def opened(view: View) -> View:

@@ -44,6 +44,7 @@ def test_a_page_loads_from_here_alone_and_nobody_may_frame_or_keep_it(olga: Brow
     assert "unsafe" not in PAGE_POLICY
     assert {"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(PAGE_POLICY.split("; "))
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    assert (headers["X-Frame-Options"], headers["Referrer-Policy"]) == ("DENY", "same-origin")
 
 
 @pytest.mark.parametrize("path", [*(page for page in PAGES if "csv" not in page), "/sign-in"])
@@ -206,6 +207,19 @@ def test_a_cookie_is_good_for_its_key_its_password_and_its_name_alone(clock: Clo
     assert door.read(door.write(visit._replace(name="b")), clock.now) is None
     assert door.read(f"{cookie}x", clock.now) is None
     assert door.read("", clock.now) is None
+
+
+def test_one_password_is_checked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = access.Door({"a": "hash of a"}, "k" * 32)
+    checks = []
+
+    def check(_hash: str, password: str) -> bool:
+        checks.append(door._one_at_a_time.locked())
+        return password == "right"
+
+    monkeypatch.setattr("app.admin.access.check_password_hash", check)
+    assert (door.knows("a", "right"), door.knows("b", "right"), door.knows("a", "wrong")) == (True, False, False)
+    assert checks == [True] * 3
 
 
 def test_the_api_knows_no_cookie_and_sends_none(olga: Browser) -> None:

@@ -56,6 +56,10 @@ def cors_headers(answer: TestResponse) -> set[str]:
     return {name for name, _ in answer.headers if name.startswith("Access-Control-")}
 
 
+def test_a_browser_asks_again_after_ten_minutes(flask_app: Flask) -> None:
+    assert preflight(flask_app, "/v1.0/$batch", "authorization").headers["Access-Control-Max-Age"] == "600"
+
+
 @pytest.mark.parametrize("path", ["/v1.0/users/x/presence/clearPresence", "/v1.0/$batch", "/nothing", "/healthz", "/"])
 @pytest.mark.parametrize(
     "names", ["authorization", "authorization,content-type", "authorization,client-request-id,sdkversion"]
@@ -88,7 +92,7 @@ def test_a_page_can_read_every_answer(flask_app: Flask, method: str, path: str, 
     assert answer.status_code == status
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     exposed = set(answer.headers["Access-Control-Expose-Headers"].split(", "))
-    assert {"request-id", "client-request-id", "Retry-After", "WWW-Authenticate"} <= exposed
+    assert {"request-id", "client-request-id", "Retry-After", "WWW-Authenticate", "presence-hint"} <= exposed
     assert "Access-Control-Allow-Methods" not in answer.headers
 
 

@@ -136,3 +136,12 @@ def test_a_production_server_writes_json_and_no_secret(
     everything = "\n".join(server.printed)
     for secret in (PASSWORD, bot.token, bot.token[:40], "Bearer", url.partition("@")[0] if "@" in url else PASSWORD):
         assert secret not in everything
+
+
+@pytest.mark.parametrize(("level", "lines"), [("INFO", 1), ("WARNING", 0)])
+def test_a_request_has_a_line_where_the_level_lets_it(tmp_path: Path, level: str, lines: int) -> None:
+    with gunicorn(PRESENCE_ENV="development", INSTANCE_PATH=str(tmp_path), LOG_LEVEL=level) as server:
+        with pytest.raises(urllib.error.HTTPError, match="404") as error:
+            urllib.request.urlopen(f"{server.base}/nothing", timeout=30)  # noqa: S310  # our own server's
+        error.value.close()
+    assert sum("404" in line for line in server.printed) == lines

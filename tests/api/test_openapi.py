@@ -15,7 +15,7 @@ from schemathesis.engine import Status, events, from_schema
 
 from app.domain.values import IN_A_CALL, PREFERABLE, SETTABLE
 from app.factory import MOUNTS, create_app
-from app.web.errors import ANSWERS
+from app.web.errors import REFUSALS
 from app.web.guard import Access
 from config import Settings
 from tests.api.test_permissions import CALLERS, OPERATIONS, Operation
@@ -148,7 +148,7 @@ def test_every_fact_is_told_of_some_operation_or_is_none_of_theirs(document: Jso
         "Exception",  # what nobody foresees
         "NotReady",  # of /readyz
     }
-    assert told | elsewhere == {fact.__name__ for fact in ANSWERS}
+    assert told | elsewhere == {fact.__name__ for fact in REFUSALS}
     assert told.isdisjoint(elsewhere)
 
 

@@ -132,7 +132,7 @@ def test_keys_and_static_names_side_by_side_find_their_own_route() -> None:
     app, bp = Flask(__name__), Blueprint("v1", __name__)
     for rule in ("/presences", "/presences/$count", "/presences/<user_id>", "/presences/<user_id>/go"):
         bp.add_url_rule(
-            rule, rule.replace(".", ""), public(lambda rule=rule, user_id="": Response(f"{rule} {user_id}"))
+            rule, rule.replace(".", ""), public()(lambda rule=rule, user_id="": Response(f"{rule} {user_id}"))
         )
     app.register_blueprint(bp, url_prefix="/v1.0")
     paths.mount(app, {"v1"})

@@ -18,7 +18,7 @@ from app.domain.explain import Preference, Rule, explain
 from app.emulator.hints import HintId
 from app.factory import MAX_BODY_BYTES
 from app.web.bodies import MOST_LEVELS
-from app.web.errors import ANSWERS
+from app.web.errors import REFUSALS
 from config import Settings
 from tests.api.test_tokens import CARRIED
 from tests.builders import START as NOW
@@ -84,7 +84,7 @@ def test_the_table_of_what_is_supported_has_every_operation(flask_app: Flask) ->
 
 
 def test_the_error_table_is_the_one_that_answers() -> None:
-    rows = [[str(answer.status.value), f"`{answer.code}`", kind.__name__] for kind, answer in ANSWERS.items()]
+    rows = [[str(answer.status.value), f"`{answer.code}`", kind.__name__] for kind, answer in REFUSALS.items()]
     documented = [row[:3] for row in table_under("Errors", (ROOT / "docs/errors.md").read_text())]
     assert sorted(documented) == sorted(rows)
 

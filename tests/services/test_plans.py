@@ -25,7 +25,7 @@ from app.db.statements import Part
 from app.db.store import EventLog, make_store
 from app.domain.values import IN_A_CALL, PRESENTING, EventKind, SessionKey, WorkLocationType
 from tests.bench.test_seed import seed
-from tests.builders import START, new_id
+from tests.builders import START, new_id, on_postgresql
 from tests.conftest import ROOT, alembic_config
 
 USERS = 3_000
@@ -256,7 +256,6 @@ def assert_looked_up_by_the_key(nodes: Sequence[Mapping[str, Any]]) -> None:
     assert all("(tenant_id = " in condition and "(user_id = " in condition for condition in looked_up), nodes
 
 
-on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True, scope="session")
 every_plan = pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 """For the values at hand, and for any values, which is where a prepared statement ends up."""
 

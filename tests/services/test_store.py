@@ -33,16 +33,13 @@ from app.domain.values import (
 )
 from app.factory import create_app
 from config import Settings
-from tests.builders import START, new_id
+from tests.builders import START, new_id, on_postgresql, on_sqlite
 
 TICK = timedelta(microseconds=1)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 SOON = timedelta(milliseconds=200)
 """The longest wait of a store that is to give up."""
-
-on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True, scope="session")
-on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True, scope="session")
 
 
 class Event(NamedTuple):
@@ -691,6 +688,13 @@ def test_sqlite_waits_for_the_disk_as_often_as_it_is_told_to(database: URL, said
     with app.extensions["engine"].connect() as connection:
         assert connection.execute(text("PRAGMA synchronous")).scalar_one() == level
     app.extensions["engine"].dispose()
+
+
+def test_whether_statements_are_prepared_is_a_setting(database: URL) -> None:
+    for said in (True, False):
+        app = create_app(Settings(presence_env="development", database_url=database, database_prepare=said))
+        assert app.extensions["engine"].get_execution_options()["prepares"] is said
+        app.extensions["engine"].dispose()
 
 
 def test_a_database_that_does_not_exist_is_unavailable(database: URL, desk: Desk) -> None:

@@ -33,7 +33,7 @@ from app.domain.values import (
 from app.services.emulation import Emulation
 from app.services.presence import LOCATIONS, Part, PresenceService, SessionNotFound
 from app.services.sweep import GRACE, SweepService, Swept
-from tests.builders import START, Clock, new_id
+from tests.builders import START, Clock, new_id, on_postgresql, on_sqlite
 from tests.conftest import alembic_config
 
 TICK = timedelta(microseconds=1)
@@ -254,9 +254,8 @@ def test_any_batch_size_sweeps_everything_and_tells_how_far_it_is(house: House, 
     assert len(house.rows(PresenceSession)) == 3
 
 
-def test_a_batch_is_one_statement_on_postgresql(house: House, alice: str, statements: list[str], kind: str) -> None:
-    if kind == "sqlite":
-        return  # a round trip costs nothing there
+@on_postgresql
+def test_a_batch_is_one_statement(house: House, alice: str, statements: list[str]) -> None:
     house.sets(alice, new_id())
     house.clock.move(minutes=40)
     statements.clear()
@@ -265,8 +264,9 @@ def test_a_batch_is_one_statement_on_postgresql(house: House, alice: str, statem
     assert len(changing) == 1
 
 
-def test_on_sqlite_others_get_the_write_lock_for_longer_than_the_sweep_had_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, kind: str
+@on_sqlite
+def test_others_get_the_write_lock_for_longer_than_the_sweep_had_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter(range(100))  # the lock is held for one second each time
     monkeypatch.setattr("app.db.sweeping.monotonic", lambda: next(ticks))
@@ -274,7 +274,7 @@ def test_on_sqlite_others_get_the_write_lock_for_longer_than_the_sweep_had_it(
         house.sets(new_id(), new_id())
     house.clock.move(minutes=40)
     house.sweeps(batch=1)
-    assert house.pauses == ([2, 2, 2] if kind == "sqlite" else [])
+    assert house.pauses == [2, 2, 2]
 
 
 def test_several_sweeps_at_once_record_each_end_once(house: House) -> None:
@@ -296,9 +296,8 @@ def test_several_sweeps_at_once_record_each_end_once(house: House) -> None:
         assert len(moments) == 8
 
 
-def test_a_row_that_somebody_holds_is_passed_over(house: House, alice: str, kind: str) -> None:
-    if kind == "sqlite":
-        return  # there is one lock there, which everybody waits for
+@on_postgresql
+def test_a_row_that_somebody_holds_is_passed_over(house: House, alice: str) -> None:
     held, free = new_id(), new_id()
     for app in (held, free):
         house.sets(alice, app)
@@ -332,12 +331,11 @@ def test_a_sweep_changes_nothing_that_anybody_sees_and_no_version_goes_back(hous
             versions[user] = version
 
 
+@on_postgresql
 @pytest.mark.parametrize("behind", [timedelta(0), GRACE])
 def test_no_version_goes_back_when_an_event_lands_while_a_sweep_is_under_way(
-    house: House, alice: str, kind: str, behind: timedelta
+    house: House, alice: str, behind: timedelta
 ) -> None:
-    if kind == "sqlite":
-        return  # the write lock keeps the two apart
     house.sets(alice, new_id())
     house.clock.now = START + 5 * MINUTE + GRACE
     sweeper = PostgresSweeper(house.engine)
