@@ -33,7 +33,7 @@ from app.web.errors import (
     TooManyRequests,
     WrongMediaType,
 )
-from app.web.guard import Access, Contract, public
+from app.web.guard import CLIENTS_ID, Access, Contract, public
 
 Json = dict[str, Any]
 
@@ -48,9 +48,10 @@ IN_ALL = ("request-id", "client-request-id")
 HEADERS = {
     "request-id": {"description": "New for each request; the log has it.", "required": True, "schema": GUID_SCHEMA},
     "client-request-id": {
-        "description": "The request's own header of that name when it is a GUID, else the same as request-id.",
+        "description": "The request's own header of that name when it is up to 128 characters of ASCII, none of them "
+        "blank; else the same as request-id.",
         "required": True,
-        "schema": GUID_SCHEMA,
+        "schema": {"type": "string", "pattern": f"^{CLIENTS_ID.pattern}$"},
     },
     "Retry-After": {
         "description": "Seconds after which to ask again.",

@@ -1,5 +1,6 @@
 """The door that every request comes through: ids and headers for each answer, and who may pass."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -12,7 +13,6 @@ from werkzeug.exceptions import BadRequest
 
 from app.auth.caller import Caller
 from app.auth.tokens import InvalidToken, TokenVerifier
-from app.domain.values import DASHED_GUID
 from app.services.directory import DirectoryService
 from app.services.presence import PresenceService
 from app.web.answers import IDS, Answer
@@ -22,6 +22,9 @@ from app.web.odata import must_accept_json, options
 from app.web.quota import Quota
 
 View = Callable[..., ResponseReturnValue]
+
+CLIENTS_ID = re.compile("[!-~]{1,128}")
+"""What is echoed of a client-request-id: Microsoft's clients send GUIDs, others what they like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ def _open() -> ResponseReturnValue | None:
     environ = request.environ
     request_id = _new_id()
     sent = environ.get("HTTP_CLIENT_REQUEST_ID", "")
-    client_request_id = sent if DASHED_GUID.fullmatch(sent) else request_id
+    client_request_id = sent if CLIENTS_ID.fullmatch(sent) else request_id
     g.request_id, g.client_request_id = request_id, client_request_id
     environ[IDS] = (("request-id", request_id), ("client-request-id", client_request_id))
     _check_framing(environ)

@@ -156,15 +156,20 @@ def test_a_token_in_the_query_is_not_looked_at(graph: Graph, bot: Application) -
     assert graph.client.get(f"/users/{new_id()}/presence?access_token={bot.token}").status_code == 401
 
 
-def test_ids_are_new_for_each_answer_and_the_clients_is_echoed_if_a_guid(flask_app: Flask) -> None:
+def test_ids_are_new_for_each_answer_and_the_clients_is_echoed(flask_app: Flask) -> None:
     client = flask_app.test_client()
     first, second = client.get("/healthz"), client.get("/healthz")
     assert UUID(first.headers["request-id"]) != UUID(second.headers["request-id"])
     assert first.headers["client-request-id"] == first.headers["request-id"]
-    sent = new_id()
-    assert client.get("/nothing", headers={"client-request-id": sent}).headers["client-request-id"] == sent
-    odd = client.get("/nothing", headers={"client-request-id": "x" * 40})
-    assert odd.headers["client-request-id"] == odd.headers["request-id"]
+    for sent in (new_id(), "call-17:leg/2", "x" * 128):
+        answer = client.get("/nothing", headers={"client-request-id": sent})
+        assert_error(answer, 404, "ResourceNotFound")
+        assert (
+            answer.headers["client-request-id"] == answer.get_json()["error"]["innerError"]["client-request-id"] == sent
+        )
+    for odd in ("", "two words", "\xe9", "x" * 129):
+        answer = client.get("/nothing", headers={"client-request-id": odd})
+        assert answer.headers["client-request-id"] == answer.headers["request-id"]
 
 
 @pytest.mark.parametrize("path", ["/users//presence", "//users/x/presence", "/v1.0//users/x/presence", "/v1.0/", "//"])

@@ -23,6 +23,7 @@ from app.domain.values import DASHED_GUID, SETTABLE, EventKind, SessionKey
 from app.emulator.shared import FAULTS, MovableClock, SharedPage
 from app.factory import create_app
 from app.services.emulation import Emulation
+from app.web.guard import CLIENTS_ID
 from config import Settings
 from tests.builders import admin_settings, signing_key
 from tests.fuzz import credentials
@@ -207,7 +208,7 @@ def _hold(true: bool, what: str, answer: Answer) -> None:
 def _check_headers(answer: Answer) -> None:
     headers = answer.headers
     _hold(bool(DASHED_GUID.fullmatch(headers["request-id"] or "")), "no request-id", answer)
-    _hold(bool(DASHED_GUID.fullmatch(headers["client-request-id"] or "")), "no client-request-id", answer)
+    _hold(bool(CLIENTS_ID.fullmatch(headers["client-request-id"] or "")), "no client-request-id", answer)
     _hold("Cache-Control" in headers, "no Cache-Control", answer)
     _hold(headers["X-Content-Type-Options"] == "nosniff", "no nosniff", answer)
     _hold(headers["Server"] == "gunicorn", "a server that says more than its name", answer)
