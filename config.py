@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.domain.durations import parse_duration
 from app.domain.values import DASHED_GUID
 
 INSTANCE = Path(__file__).resolve().parent / "instance"
@@ -42,9 +43,13 @@ def _listed(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
-def _bare_number(value: object) -> object:
-    """Take a length of time in seconds; pydantic itself takes the ISO 8601 form."""
-    return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdecimal() else value
+def _length(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value) if value.replace(".", "", 1).isdecimal() else parse_duration(value)
+    except ValueError:
+        raise ValueError(f"{value!r:.60} is neither seconds such as 30 nor ISO 8601 such as PT30S") from None
 
 
 def _guid(value: str) -> str:
@@ -139,7 +144,7 @@ def _secret(value: SecretStr) -> SecretStr:
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 ListedGuids = Annotated[tuple[Annotated[str, AfterValidator(_guid)], ...], NoDecode, BeforeValidator(_listed)]
 ListedOrigins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_listed)]
-Length = Annotated[timedelta, BeforeValidator(_bare_number), Field(gt=timedelta(0), le=timedelta(days=365))]
+Length = Annotated[timedelta, BeforeValidator(_length), Field(gt=timedelta(0), le=timedelta(days=365))]
 
 
 class DatabaseSettings(BaseSettings):

@@ -106,7 +106,7 @@ def create_app(settings: Settings, clock: Clock | None = None) -> Flask:
         browsing = BrowsingService(inspection, Browser(engine), store, clock)
         _mount_admin(app, settings, settings.admin_secret_key.get_secret_value(), browsing, clock)
     if page:
-        _mount_emulator(app, settings, page, engine, PresenceService(store, clock), clock)
+        _mount_emulator(app, settings, page, engine, wiring, PresenceService(store, clock))
     return app
 
 
@@ -142,10 +142,10 @@ def _mount_admin(app: Flask, settings: Settings, secret_key: str, browsing: Brow
 
 
 def _mount_emulator(
-    app: Flask, settings: Settings, page: SharedPage, engine: Engine, seeded: PresenceService, clock: Clock
+    app: Flask, settings: Settings, page: SharedPage, engine: Engine, wiring: guard.Wiring, seeded: PresenceService
 ) -> None:
-    signing_key = _signing_key(settings.instance_path)
-    granting = Issuer(signing_key, _audience(settings), _home_tenant(settings), clock)
+    signing_key, clock = _signing_key(settings.instance_path), app.extensions["clock"]
+    granting = Issuer(signing_key, _audience(settings), home_tenant(settings), clock, wiring.directory.id_of)
     app.register_blueprint(issuer.blueprint(granting))
     faults = Faults(page, settings.instance_path / "faults.json")
     faults.mount(app, exempt=(controls.PATH, "/admin", "/healthz", "/readyz"))
@@ -159,7 +159,7 @@ def _audience(settings: Settings) -> str:
     return next(iter(settings.auth_audiences or GRAPH_AUDIENCES))
 
 
-def _home_tenant(settings: Settings) -> str:
+def home_tenant(settings: Settings) -> str:
     """Return the tenant that `common` stands for."""
     return next(iter(settings.auth_tenants or (DEVELOPMENT_TENANT,)))
 
@@ -205,7 +205,7 @@ def _signing_key(folder: Path) -> Callable[[], SigningKey]:
 
 def _token_url(settings: Settings) -> str | None:
     """Return where an application gets its token; None when only those who run that issuer know."""
-    tenant_id = _home_tenant(settings)
+    tenant_id = home_tenant(settings)
     if settings.auth_jwks_uri is None and settings.is_development:
         return f"/{tenant_id}/oauth2/v2.0/token"
     return ENTRA_GRANTS.replace("{tenantid}", tenant_id) if settings.auth_issuers == ENTRA_ISSUERS else None
@@ -221,5 +221,5 @@ def _challenge(settings: Settings) -> str:
     elif settings.auth_issuers == ENTRA_ISSUERS:
         where = ENTRA_AUTHORIZE
     else:
-        where = settings.auth_issuers[0].replace("{tenantid}", _home_tenant(settings))
+        where = settings.auth_issuers[0].replace("{tenantid}", home_tenant(settings))
     return f'Bearer realm="", authorization_uri="{where}", client_id="{GRAPH_AUDIENCES[-1]}"'

@@ -6,6 +6,7 @@ from logging.config import fileConfig
 
 from alembic import context
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from app.db.engine import make_engine
 from app.db.models import Base
@@ -38,7 +39,11 @@ try:
 except SettingsError as error:
     sys.exit(f"alembic: {error}")
 engine = make_engine(url, pool=1, timeout=timedelta(minutes=10))
-with engine.connect() as connection:
+try:
+    connecting = engine.connect()
+except OperationalError as error:
+    sys.exit(f"alembic: the database cannot be reached: {error.orig}")
+with connecting as connection:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         migrate(connection)

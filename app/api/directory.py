@@ -61,12 +61,12 @@ def get_me(caller: Caller, options: Mapping[str, str]) -> ResponseReturnValue:
     """Return who is signed in."""
     if caller.user_id is None:
         raise MeWithoutUser
-    return _answer(caller, caller.user_id, options)
+    return _answer(caller, caller.user_id, options, caller.user_name)
 
 
-def _answer(caller: Caller, name: str, options: Mapping[str, str]) -> ResponseReturnValue:
+def _answer(caller: Caller, name: str, options: Mapping[str, str], known_as: str | None = None) -> ResponseReturnValue:
     wanted = selected(options, "user", (*KNOWN, *UNKNOWN))
-    seen: Mapping[str, object] = resource(directory().find(caller.tenant_id, name))
+    seen: Mapping[str, object] = resource(directory().find(caller.tenant_id, name, known_as))
     if wanted:
         told = {**UNKNOWN, **seen}
         return graph_answer(f"users({','.join(wanted)})/$entity", encode({each: told[each] for each in wanted}))

@@ -1,6 +1,6 @@
 """Who is calling, as the token proves it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.domain.values import SessionKey
 
@@ -28,6 +28,8 @@ class Caller:
     """Delegated permissions (`scp`)."""
     user_id: str | None = None
     """`oid` of the signed-in user; None when app_only."""
+    user_name: str | None = field(default=None, compare=False)
+    """What the signed-in user is called (`preferred_username`): nothing is decided by it."""
 
     def acting_for(self, user_id: str) -> SessionKey:
         """Return who acts on whom: the caller's tenant and application, and a user of that tenant."""

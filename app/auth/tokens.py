@@ -230,7 +230,7 @@ def _caller(tenant_id: str, claims: Mapping[str, Any]) -> Caller:
     if app_id is None:
         raise InvalidToken(f"{FAILURE} The application id (azp or appid) is missing, ambiguous or no GUID.")
     app_only = "scp" not in claims and claims.get("idtyp", "app") == "app"
-    scp, roles = claims.get("scp"), claims.get("roles")
+    scp, roles, name = claims.get("scp"), claims.get("roles"), claims.get("preferred_username")
     return Caller(
         tenant_id=tenant_id,
         app_id=app_id,
@@ -238,6 +238,7 @@ def _caller(tenant_id: str, claims: Mapping[str, Any]) -> Caller:
         roles=frozenset(roles if isinstance(roles, list) and all(isinstance(role, str) for role in roles) else ()),
         scopes=frozenset(scp.split() if isinstance(scp, str) else ()),
         user_id=None if app_only else _guid(claims.get("oid")),
+        user_name=name if isinstance(name, str) and not app_only else None,
     )
 
 

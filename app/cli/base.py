@@ -14,7 +14,9 @@ from typing_extensions import override
 
 from app.db.schema import SchemaCheck
 from app.domain.directory import User
+from app.domain.durations import parse_duration
 from app.domain.values import DASHED_GUID
+from app.factory import home_tenant
 from app.services.directory import DirectoryService, UserNotFound
 from app.services.inspection import InspectionService
 from app.services.presence import StoreUnavailable
@@ -53,16 +55,18 @@ class Guid(click.ParamType[str]):
 
 
 class Length(click.ParamType[timedelta]):
-    """A length of time: a number of days, hours, minutes or seconds."""
+    """A length of time: a number of days, hours, minutes or seconds, or ISO 8601's."""
 
     name = "length"
 
     @override
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        match = re.fullmatch(r"(\d{1,5})([dhms])", value, re.ASCII)
-        if match is None:
-            self.fail(f"{value!r} is no length of time such as 90d, 12h, 30m or 45s", param, ctx)
-        return timedelta(**{UNITS[match[2]]: int(match[1])})
+        if match := re.fullmatch(r"(\d{1,5})([dhms])", value, re.ASCII):
+            return timedelta(**{UNITS[match[2]]: int(match[1])})
+        try:
+            return parse_duration(value)
+        except ValueError:
+            self.fail(f"{value!r} is no length of time such as 90d, 12h, 30m, 45s or P90D", param, ctx)
 
 
 class Moment(click.ParamType[datetime]):
@@ -84,21 +88,21 @@ def tenant_option(told: str) -> Callable[..., Any]:
     return click.option("--tenant", "tenant_id", type=Guid(), help=told)
 
 
-of_tenant = tenant_option("The user's tenant; not needed when AUTH_TENANTS is one.")
+of_tenant = tenant_option("The user's tenant; not needed when AUTH_TENANTS is one, nor in development.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
 as_json_lines = click.option("--json", "as_json", is_flag=True, help="Print JSON instead, an object on each line.")
 
 
 def only_tenant() -> str:
-    """Return the one tenant that is served.
+    """Return the one tenant that is served; in development, where any is, the one of users who name none.
 
     Raises:
-        UsageError: none is named, or several are.
+        UsageError: in production none is named, or several are.
     """
-    tenants = load(Settings).auth_tenants
-    if len(tenants) != 1:
-        raise click.UsageError("Say whose users they are: --tenant, or AUTH_TENANTS with one tenant.")
-    return tenants[0]
+    settings = load(Settings)
+    if len(settings.auth_tenants) == 1 or (settings.is_development and not settings.auth_tenants):
+        return home_tenant(settings)
+    raise click.UsageError("Say whose users they are: --tenant, or AUTH_TENANTS with one tenant.")
 
 
 def user_of(tenant_id: str, name: str) -> User:

@@ -255,12 +255,15 @@ def blueprint(
     @bp.get("/hints")
     @public(options=("since",), answer=HintList, refuses=(InvalidArgument,))
     def list_hints(options: dict[str, str]) -> ResponseReturnValue:
-        """Return the hints that were given, oldest first; `since` an earlier answer's `next`, only newer ones."""
+        """Return the hints that were given, oldest first; `since` an earlier answer's `next`, only newer ones.
+
+        Once they have been forgotten, a `next` that lies further on is answered with all that came since.
+        """
         since = options.get("since", "0")
         if not re.fullmatch(r"\d{1,9}", since, re.ASCII):
             raise InvalidArgument(f"[Since]: must be a number, the `next` of an earlier answer, got {since!r:.30}.")
-        found = hints.since(int(since))
-        return json_answer({"value": found, "next": int(since) + len(found)})
+        found, following = hints.since(int(since))
+        return json_answer({"value": found, "next": following})
 
     @bp.delete("/hints")
     @public()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from app.web.errors import envelope
 CODES = {429: "TooManyRequests", 500: "InternalServerError", 503: "ServiceUnavailable", 504: "GatewayTimeout"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LONGEST_DELAY = timedelta(minutes=1)
+MOUNT = re.compile("^/(?:v1\\.0|beta)(?=/)")
 
 
 def _delay(value: object) -> object:
@@ -50,7 +52,7 @@ class Fault(GraphBody):
     """What the next `times` requests get: an error, a delay, or no answer to what was done."""
 
     path: str = "*"
-    """A pattern as in a shell: `*/clearPresence`."""
+    """A pattern as in a shell, with or without the mount: `/users/*`, `*/clearPresence`."""
     method: Annotated[str | None, BeforeValidator(_method, json_schema_input_type=str | None)] = None
     """In any letter case; absent: any method."""
     times: int = Field(1, ge=1, le=10_000)
@@ -71,7 +73,8 @@ class Fault(GraphBody):
 
     def matches(self, method: str, path: str) -> bool:
         """Tell whether a request is meant."""
-        return self.method in {None, method} and fnmatchcase(path, self.path)
+        paths = {path, MOUNT.sub("", path)}
+        return self.method in {None, method} and any(fnmatchcase(each, self.path) for each in paths)
 
 
 class Faults:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import jwt
 
-from app.domain.values import DASHED_GUID
+from app.domain.values import DASHED_GUID, derived_user_id
 from app.emulator.keys import SigningKey
 from app.emulator.tokens import User, app_only_claims, delegated_claims, id_claims, mint
 from app.services.presence import Clock
@@ -85,13 +85,14 @@ class Issuer:
     """Gives tokens to whoever asks in the right form.
 
     `audience` is in all access tokens, whatever resource was asked for; `home_tenant_id` is the tenant of users who
-    name none.
+    name none; `user_id` gives the id of whoever signs in to a tenant with a name.
     """
 
     signing_key: Callable[[], SigningKey]
     audience: str
     home_tenant_id: str
     clock: Clock
+    user_id: Callable[[str, str], str] = derived_user_id
 
     def app_token(self, tenant: str, form: Mapping[str, str], target: str = "scope") -> dict[str, object]:
         """Return the answer to client_credentials. `target` is the field that names the resource.
@@ -206,7 +207,8 @@ class Issuer:
 
     def _user_tokens(self, sign_in: SignIn, scope: str, form: Mapping[str, str]) -> dict[str, object]:
         """Return the tokens that `scope` asks for, which may be more than what the user was asked for."""
-        now, user = self.clock(), User(sign_in.tenant_id, sign_in.user_name)
+        now, who = self.clock(), (sign_in.tenant_id, sign_in.user_name)
+        user = User(*who, self.user_id(*who))
         asked, names = scope.split(), _scope_names(scope)
         claims = delegated_claims(user, sign_in.client_id, self.audience, names, now, LIFETIME)
         claims["azpacr"] = "1" if _secret(form) else "0"

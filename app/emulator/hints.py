@@ -75,13 +75,17 @@ class Hints:
         app.register_error_handler(PermissionMissing, _explain_missing_permission)
         app.after_request(self._say)
 
-    def since(self, first: int) -> list[dict[str, Any]]:
-        """Return what was said, from the hint with this number on (the oldest is 0)."""
+    def since(self, first: int) -> tuple[list[dict[str, Any]], int]:
+        """Return what was said, from the hint with this number on (the oldest is 0), and the number of the next one.
+
+        Where there are fewer, counting has begun anew since: then it is all.
+        """
         try:
             lines = self._path.read_text().splitlines()
         except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines[first:]]
+            lines = []
+        new = lines if first > len(lines) else lines[first:]
+        return [json.loads(line) for line in new], len(lines)
 
     def clear(self) -> None:
         """Forget it all."""

@@ -117,7 +117,7 @@ def blueprint(issuer: Issuer) -> Blueprint:
             "timestamp": stamp,
             "trace_id": trace,
             "correlation_id": g.client_request_id,
-            "error_uri": f"{request.url_root}error?code={refusal.number}",
+            "error_uri": f"https://login.microsoftonline.com/error?code={refusal.number}",
         }
         return _answer(body, HTTPStatus.UNAUTHORIZED if refusal.error == "invalid_client" else HTTPStatus.BAD_REQUEST)
 

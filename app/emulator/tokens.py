@@ -10,7 +10,6 @@ import jwt
 
 from app.auth.keys import TENANT
 from app.auth.tokens import ENTRA_V2_ISSUER
-from app.domain.values import derived_user_id
 from app.emulator.keys import SigningKey
 
 ISSUER = ENTRA_V2_ISSUER
@@ -26,11 +25,8 @@ class User(NamedTuple):
     tenant_id: str
     name: str
     """User principal name, or the user's id."""
-
-    @property
-    def user_id(self) -> str:
-        """The user's id, a lower-case GUID."""
-        return derived_user_id(self.tenant_id, self.name)
+    user_id: str
+    """A lower-case GUID."""
 
 
 def app_only_claims(

@@ -45,15 +45,18 @@ class DirectoryService:
         self._store = store
         self._everybody = everybody
 
-    def find(self, tenant_id: str, name: str) -> User:
+    def find(self, tenant_id: str, name: str, known_as: str | None = None) -> User:
         """Return the user whose id or userPrincipalName `name` is, in any letter case.
+
+        Where everybody is one, who goes by an id alone is called `known_as`, if that is given.
 
         Raises:
             UserNotFound: there is none.
         """
         if DASHED_GUID.fullmatch(name):
             user_id = name.lower()
-            found, stranger = self._store.find_by_id(tenant_id, user_id), User(user_id, user_id, user_id)
+            called = known_as or user_id
+            found, stranger = self._store.find_by_id(tenant_id, user_id), User(user_id, called, called)
         elif USER_PRINCIPAL_NAME.fullmatch(name):
             found = self._store.find_by_name(tenant_id, name)
             stranger = User(derived_user_id(tenant_id, name), name, name)
@@ -62,6 +65,11 @@ class DirectoryService:
         if found is None and not self._everybody:
             raise UserNotFound(name)
         return found or stranger
+
+    def id_of(self, tenant_id: str, name: str) -> str:
+        """Return the id of whoever has this name, of whatever form: the directory's, or else the derived one."""
+        known = self._store.find_by_name(tenant_id, name) if USER_PRINCIPAL_NAME.fullmatch(name) else None
+        return known.user_id if known else derived_user_id(tenant_id, name)
 
     def judge(self, tenant_id: str, rows: Iterable[Row]) -> tuple[list[User], list[RowFault]]:
         """Return the users that rows tell of, and what is wrong with the rows that tell of none.

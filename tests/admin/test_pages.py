@@ -256,7 +256,8 @@ def test_the_overview_adds_it_all_up(
     graph.shows(ALEX, desk, AWAY, "PT5M")
     clock.move(minutes=1)
     page = olga.page()
-    assert "Users with a live session 2 Live sessions 3 Apps with live sessions 2 Changes in the last hour 3" in page
+    assert "Users with a live session 2 Live sessions 3 Apps with live sessions 2" in page
+    assert "Changes in the last 60 full minutes 3" in page
     assert "Available 0 Busy 1 DoNotDisturb 0 BeRightBack 0 Away 1 Live sessions by app" in page
     assert f"{desk.app_id} 2 {bot.app_id} 1" in page
     assert "within 1 min 0 in 1 min to 5 min 1 in 5 min to 15 min 1 in 15 min to 1 h 0 in 1 h to 4 h 1" in page

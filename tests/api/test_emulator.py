@@ -239,6 +239,18 @@ def test_the_next_requests_that_match_fail_and_no_others(
     assert_ok(graph.clears(alice, bot))
 
 
+@pytest.mark.parametrize("pattern", ["/users/*/clearPresence", "/v1.0/users/*", "*"])
+def test_the_mount_need_not_be_in_the_pattern(graph: Graph, alice: str, bot: Application, pattern: str) -> None:
+    assert_ok(graph.client.post(f"{PATH}/faults", json={"path": pattern, "status": 503}))
+    assert_error(graph.clears(alice, bot), 503, "ServiceUnavailable")
+
+
+@pytest.mark.parametrize("pattern", ["/beta/users/*", "users/*", "/presence/clearPresence"])
+def test_another_path_meets_no_fault(graph: Graph, alice: str, bot: Application, pattern: str) -> None:
+    assert_ok(graph.client.post(f"{PATH}/faults", json={"path": pattern, "status": 503}))
+    assert graph.clears(alice, bot).status_code == 404
+
+
 def test_a_request_of_a_batch_meets_a_fault_as_it_would_alone(graph: Graph, alice: str, bot: Application) -> None:
     graph.client.post(f"{PATH}/faults", json={"path": "*/clearPresence", "status": 429, "retryAfter": 7})
     path, body = f"users('{alice}')/presence/microsoft.graph.clearPresence", {"sessionId": bot.app_id}

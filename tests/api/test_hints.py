@@ -416,6 +416,10 @@ def test_hints_of_all_workers_are_collected_in_order(two: tuple[Graph, Graph], a
     later = collected(two[0], since=1)
     assert ([(hint["id"], hint["level"]) for hint in later["value"]], later["next"]) == ([("keep-alive", "info")], 2)
     assert collected(two[0], since=2) == {"value": [], "next": 2}
+    assert_ok(two[1].client.delete(f"{PATH}/hints"))
+    sets(two[1], alice, bot)
+    again = collected(two[0], since=2)  # by one who does not know that counting has begun anew
+    assert ([hint["id"] for hint in again["value"]], again["next"]) == (["keep-alive"], 1)
 
 
 def test_hints_are_forgotten_when_asked_and_with_a_reset(two: tuple[Graph, Graph], alice: str) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
@@ -20,6 +21,7 @@ from app.auth.tokens import InvalidToken
 from app.domain.values import derived_user_id
 from app.emulator.grants import CODE_LIFETIME, DEVELOPMENT_TENANT, MAX_NAME_LENGTH, REFRESH_TOKEN_LIFETIME
 from app.factory import create_app
+from app.services.directory import DirectoryService, User
 from config import Settings
 from tests.builders import START, Clock, assert_error, new_id
 from tests.tokens import APP, OTHER_APP, OTHER_TENANT, TENANT
@@ -48,6 +50,9 @@ REDEEMED = {
     "code_verifier": VERIFIER,
     "client_info": "1",
 }
+
+
+BrowserOf = Callable[..., "Browser"]
 
 
 class Browser:
@@ -100,15 +105,23 @@ def decoded(base64url: str) -> dict[str, str]:
     return content
 
 
-def browser_of(**settings: Any) -> Browser:
-    """A server that is never asked for anything of its database."""
-    clock, nowhere = Clock(), URL.create("sqlite+pysqlite", database="/nowhere/presence.sqlite3")
-    app = create_app(Settings(presence_env="development", database_url=nowhere, **settings), clock)
-    return Browser(app.test_client(), clock)
+@pytest.fixture(scope="module")
+def browser_of(database: URL) -> Iterator[BrowserOf]:
+    """A development server's client, with these settings."""
+    apps = []
+
+    def make(**settings: Any) -> Browser:
+        clock = Clock()
+        apps.append(create_app(Settings(presence_env="development", database_url=database, **settings), clock))
+        return Browser(apps[-1].test_client(), clock)
+
+    yield make
+    for app in apps:
+        app.extensions["engine"].dispose()
 
 
 @pytest.fixture(scope="module")
-def module_browser() -> Browser:
+def module_browser(browser_of: BrowserOf) -> Browser:
     return browser_of()
 
 
@@ -204,7 +217,25 @@ def test_who_names_no_tenant_is_in_the_development_tenant(browser: Browser, tena
     assert (caller.tenant_id, caller.user_id) == (DEVELOPMENT_TENANT, derived_user_id(DEVELOPMENT_TENANT, ALICE))
 
 
-def test_who_names_no_tenant_is_in_the_first_tenant_served() -> None:
+def test_whom_the_directory_knows_signs_in_as_that_user(browser: Browser) -> None:
+    adele = User(new_id(), "Adele@contoso.com", "Adele Vance")
+    directory: DirectoryService = browser.client.application.extensions["wiring"].directory
+    assert list(directory.import_users(TENANT, [adele])) == [1]
+    for name in ("adele@contoso.com", adele.user_id.upper()):
+        token = browser.gets_tokens({**PASSWORD, "username": name}).get_json()["access_token"]
+        assert browser.caller(token).user_id == adele.user_id
+        me = browser.client.get("/v1.0/me", headers={"Authorization": f"Bearer {token}"}).get_json()
+        assert (me["id"], me["userPrincipalName"], me["displayName"]) == adele
+
+
+def test_who_is_signed_in_is_called_by_the_name_that_he_gave(browser: Browser) -> None:
+    token = browser.gets_tokens(PASSWORD).get_json()["access_token"]
+    me = browser.client.get("/v1.0/me", headers={"Authorization": f"Bearer {token}"}).get_json()
+    known = (derived_user_id(TENANT, ALICE), ALICE, ALICE)
+    assert (me["id"], me["userPrincipalName"], me["displayName"]) == known
+
+
+def test_who_names_no_tenant_is_in_the_first_tenant_served(browser_of: BrowserOf) -> None:
     browser = browser_of(auth_tenants=(OTHER_TENANT, TENANT))
     token = browser.gets_tokens(PASSWORD, "common").get_json()["access_token"]
     assert browser.caller(token).tenant_id == OTHER_TENANT
@@ -364,7 +395,7 @@ def test_no_token_passes_for_another_kind(browser: Browser) -> None:
             browser.caller(unfit)
 
 
-def test_an_id_token_opens_no_api_even_where_the_application_is_the_audience() -> None:
+def test_an_id_token_opens_no_api_even_where_the_application_is_the_audience(browser_of: BrowserOf) -> None:
     browser = browser_of(auth_audiences=(APP,))
     tokens = browser.gets_tokens({**PASSWORD, "scope": "openid Presence.Read"}).get_json()
     assert browser.caller(tokens["access_token"]).scopes == {"Presence.Read"}

@@ -58,3 +58,8 @@ def test_settings_around_the_run_are_not_the_servers(tmp_path: Path, monkeypatch
         monkeypatch.setenv(name.upper(), "nonsense")
     with emulator.running(tmp_path) as server:
         assert server.now()
+
+
+def test_a_refused_token_is_told_with_the_servers_reason(tmp_path: Path) -> None:
+    with emulator.running(tmp_path) as server, pytest.raises(ValueError, match=r"400 .*AADSTS700016.*any GUID will do"):
+        server.token("pbx")

@@ -205,11 +205,10 @@ def test_the_tenant_is_the_only_one_served_when_none_is_named(
     typed: Typed, tenant: str, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRESENCE_ENV", "development")
-    for tenants in ("", f"{tenant},{new_id()}"):
-        monkeypatch.setenv("AUTH_TENANTS", tenants)
-        done = typed("import-users", "-", given=listed(ann=ADELE))
-        assert done.exit_code == 2
-        assert "--tenant" in done.stderr
+    monkeypatch.setenv("AUTH_TENANTS", f"{tenant},{new_id()}")
+    done = typed("import-users", "-", given=listed(ann=ADELE))
+    assert done.exit_code == 2
+    assert "--tenant" in done.stderr
     monkeypatch.setenv("AUTH_TENANTS", tenant)
     assert typed("import-users", "-", given=listed(ann=ADELE)).exit_code == 0
     assert users() == {"ann@contoso.com": (ADELE, "ann@contoso.com")}
@@ -222,7 +221,7 @@ def test_the_tenant_is_the_only_one_served_when_none_is_named(
         ("import-users", "/nowhere.csv"),
         ("import-users", "-", "--tenant", "contoso.com"),
         ("sweep", "--keep-events", "1y"),
-        ("sweep", "--keep-events", "P1D"),
+        ("sweep", "--keep-events", "P1Y"),
         ("sweep", "--batch", "0"),
         ("sweep", "now"),
     ],

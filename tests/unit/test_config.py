@@ -33,7 +33,7 @@ def test_lengths_are_seconds_or_iso_8601(environment: pytest.MonkeyPatch, writte
     assert load(Settings).auth_jwks_refresh == timedelta(seconds=90)
 
 
-@pytest.mark.parametrize("written", ["0", "-1", "soon", "P2000D"])
+@pytest.mark.parametrize("written", ["0", "-1", "soon", "5x", "1:00:00", "P2000D"])
 def test_lengths_that_make_no_sense_stop_the_start(environment: pytest.MonkeyPatch, written: str) -> None:
     environment.setenv("DATABASE_TIMEOUT", written)
     with pytest.raises(SettingsError, match=r"^DATABASE_TIMEOUT: "):

@@ -144,21 +144,22 @@ class PresenceEmulator:
         self._ask("POST", "/emulator/faults", body)
 
     def _token(self, form: dict[str, str], tenant_id: str | None) -> str:
-        data = urllib.parse.urlencode(form).encode()
-        with urllib.request.urlopen(self.token_url(tenant_id), data, timeout=30) as answer:  # noqa: S310
-            return str(json.load(answer)["access_token"])
+        data, url = urllib.parse.urlencode(form).encode(), self.token_url(tenant_id)
+        return str(self._sent(urllib.request.Request(url, data))["access_token"])  # noqa: S310
 
     def _ask(self, method: str, path: str, body: object = None, token: str | None = None) -> Any:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         data = json.dumps(body).encode() if body is not None else None
-        asked = urllib.request.Request(self.root_url + path, data, headers, method=method)  # noqa: S310
+        return self._sent(urllib.request.Request(self.root_url + path, data, headers, method=method))  # noqa: S310
+
+    def _sent(self, asked: urllib.request.Request) -> Any:
         try:
             with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
                 text = answer.read()
         except urllib.error.HTTPError as error:
-            raise ValueError(f"{method} {path}: {error.code} {error.read().decode()}") from None
+            raise ValueError(f"{asked.get_method()} {asked.selector}: {error.code} {error.read().decode()}") from None
         return json.loads(text) if text else None
 
 
