@@ -290,6 +290,12 @@ def test_another_hosts_url_is_that_requests_400(graph: Graph, alice: str, bot: A
     assert second["status"] == 200
 
 
+def test_a_hosts_name_is_its_name_in_any_letter_case(graph: Graph, alice: str, bot: Application) -> None:
+    batch = {"requests": [get(alice, url=f"http://presence.test/v1.0/users/{alice}/presence")]}
+    answer = graph.client.post("/v1.0/$batch", json=batch, headers={**bot.headers, "Host": "Presence.Test"})
+    assert answer.get_json()["responses"][0]["status"] == 200
+
+
 def test_at_the_bare_mount_each_mount_is_below_it(graph: Graph, alice: str, bot: Application) -> None:
     urls = f"http://localhost/beta/users/{alice}/presence", f"/v1.0/users/{alice}/presence"
     requests = [get(alice, str(number), url=url) for number, url in enumerate(urls)]

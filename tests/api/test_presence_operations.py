@@ -327,6 +327,7 @@ def test_the_list_is_of_all_whom_anything_is_known_of_page_by_page(graph: Graph,
     for user in known[:4]:
         graph.shows(user, bot, IN_A_CALL)
     says(graph, known[4], bot, {"content": "x"})
+    says(graph, known[0], bot, {"content": "of whom there is a session, too"})
     assert get(graph, bot, "/communications/presences/$count").data == b"5"
     seen: list[str] = []
     path = "/communications/presences?$top=2&$count=true"
@@ -336,6 +337,19 @@ def test_the_list_is_of_all_whom_anything_is_known_of_page_by_page(graph: Graph,
         path = page.get("@odata.nextLink", "").removeprefix("http://localhost/v1.0")
     assert seen == known
     assert get(graph, bot, "/communications/presences?$count=true").get_json()["@odata.count"] == 5
+
+
+def test_a_page_that_is_not_full_is_the_last_one(graph: Graph, bot: Application) -> None:
+    graph.shows(new_id(), bot, IN_A_CALL)
+    assert "@odata.nextLink" not in get(graph, bot, "/communications/presences?$top=2").get_json()
+
+
+def test_an_id_that_a_filter_names_twice_counts_once(graph: Graph, alice: str, bot: Application) -> None:
+    other = new_id()
+    query = f"$top=2&$count=true&$filter=id in ('{alice}', '{alice}', '{other}')"
+    page = get(graph, bot, f"/communications/presences?{query}").get_json()
+    assert [item["id"] for item in page["value"]] == [alice, other]
+    assert page["@odata.count"] == 2
 
 
 def test_the_next_page_has_the_same_properties(graph: Graph, bot: Application) -> None:

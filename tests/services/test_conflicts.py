@@ -168,6 +168,28 @@ def test_a_write_that_a_deadlock_ends_is_run_again(database: URL, others: Engine
     assert kinds(others, key) == ["set"]
 
 
+def test_none_of_a_transaction_is_acknowledged_when_its_commit_is_refused(
+    database: URL, others: Engine, key: SessionKey
+) -> None:
+    neighbour = key._replace(user_id=new_id())
+    with (
+        store_with(database, "timezone = 'UTC'") as (store, _),
+        others.connect() as connection,
+        whenever_an_event_is_appended(others, "RAISE 'full' USING ERRCODE = '53100';"),
+    ):
+        connection.exec_driver_sql("DROP TRIGGER disturb ON presence_event")
+        connection.exec_driver_sql(
+            "CREATE CONSTRAINT TRIGGER disturb AFTER INSERT ON presence_event DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION disturb()"
+        )
+        assert isinstance(store, PostgresStore)
+        works = [partial(store.set_session, each, AWAY, HOUR, START, new_id()) for each in (key, neighbour)]
+        with asking_at_once(store._writers, works) as asking:
+            pass
+        assert [type(asked.exception()) for asked in asking] == [StoreUnavailable] * 2
+    assert kinds(others, key) == kinds(others, neighbour) == []
+
+
 def test_what_fails_each_time_is_given_up(database: URL, others: Engine, key: SessionKey) -> None:
     with (
         store_with(database, "timezone = 'UTC'") as (store, repeats),

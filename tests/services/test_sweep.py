@@ -106,6 +106,29 @@ def test_an_expired_session_goes_and_leaves_its_event(house: House, alice: str) 
     assert len(house.events(alice)) == 2
 
 
+def test_what_ended_at_one_moment_is_told_so_of_each_user(house: House) -> None:
+    for user in (new_id(), new_id()):
+        house.sets(user, new_id(), AWAY)
+    house.clock.move(hours=1)
+    house.sweeps()
+    ended = [event.at for event in house.rows(PresenceEvent) if event.kind is EventKind.EXPIRED]
+    assert ended == [START + 5 * MINUTE] * 2
+
+
+def test_the_same_user_of_another_tenant_is_somebody_else(house: House, alice: str) -> None:
+    first, later = house.tenant_id, new_id()
+    house.sets(alice, new_id(), AWAY)
+    house.clock.move(minutes=20)
+    house.tenant_id = later
+    house.sets(alice, new_id(), AWAY, 2 * YEAR)
+    house.clock.move(minutes=20)
+    house.sweeps()
+    assert [event.at for event in house.events(alice) if event.kind is EventKind.EXPIRED] == [START + 5 * MINUTE]
+    house.clock.move(hours=24 * 800)
+    house.sweeps()
+    assert {event.tenant_id for event in house.events(alice)} == {first, later}, "each keeps the newest event"
+
+
 @pytest.mark.parametrize(("late", "gone"), [(-TICK, 0), (timedelta(0), 1)])
 def test_it_stays_for_as_long_as_clocks_may_differ(house: House, alice: str, late: timedelta, gone: int) -> None:
     house.sets(alice, new_id())

@@ -770,3 +770,30 @@ def test_the_jwks_document_publishes_the_key() -> None:
     key = SigningKey(A.private)
     assert key.jwks() == jwks(A.named(key.kid))
     assert usable_keys(key.jwks())[key.kid].public_key == A.private.public_key()
+
+
+def test_who_asks_while_there_are_no_keys_is_told_the_shorter_of_the_two_waits() -> None:
+    issuer = Issuer()
+    issuer.published = OSError()
+    key_set = issuer.key_set(refresh=timedelta(seconds=10), cooldown=timedelta(seconds=30))
+    assert refused(key_set, "a") <= 10
+
+
+def test_keys_are_as_old_as_the_question_that_fetched_them() -> None:
+    issuer = Issuer(A)
+    answer = issuer.fetch
+
+    def slowly() -> Any:
+        found = answer()
+        issuer.moment += 5
+        return found
+
+    issuer.fetch = slowly  # type: ignore[method-assign]  # a server that takes its time, on the test's clock
+    long = timedelta(hours=1)
+    key_set = issuer.key_set(max_stale=timedelta(seconds=20), refresh=long, cooldown=long)
+    asked_at = issuer.moment
+    assert key_set.get("a")
+    issuer.moment = asked_at + 19.9
+    assert key_set.current("a")
+    issuer.moment = asked_at + 20.1
+    assert key_set.current("a") is None

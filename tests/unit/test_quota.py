@@ -53,6 +53,15 @@ def test_a_window_begins_with_the_first_request_and_ends_on_the_second(seconds: 
     assert refused(quota, bot) == 30
 
 
+def test_who_waits_as_long_as_he_is_told_is_let_in(seconds: Seconds) -> None:
+    seconds.now += 0.5
+    quota, bot = Quota(1, 10, None, seconds), caller()
+    quota.spend(bot)
+    seconds.now += 3.2
+    seconds.now += refused(quota, bot)
+    quota.spend(bot)
+
+
 def test_each_application_of_each_tenant_has_its_own(seconds: Seconds) -> None:
     quota, bot = Quota(1, 30, None, seconds), caller()
     for who in (bot, caller(tenant_id=bot.tenant_id), caller(app_id=bot.app_id)):

@@ -112,6 +112,42 @@ def test_a_preference_ends_by_itself(stored: bool) -> None:
     assert spans(seen.presence) == [(-60, -50, IN_A_CALL), (-50, -10, DO_NOT_DISTURB), (-10, 15, IN_A_CALL)]
 
 
+def test_a_preference_that_is_set_anew_lasts_no_longer_than_it_did() -> None:
+    busy = Session(BOT, IN_A_CALL, at(-60), at(-1), at(20))
+    seen = pictured(
+        event(-50, EventKind.PREFERRED_SET, AWAY, -40),
+        event(-20, EventKind.PREFERRED_SET, DO_NOT_DISTURB, -5),
+        state=UserState([busy], None),
+    )
+    assert spans(seen.preferred) == [(-50, -40, AWAY), (-20, -5, DO_NOT_DISTURB)]
+    assert spans(seen.presence)[1:] == [
+        (-50, -40, AWAY),
+        (-40, -20, IN_A_CALL),
+        (-20, -5, DO_NOT_DISTURB),
+        (-5, 15, IN_A_CALL),
+    ]
+
+
+def test_of_two_preferences_the_later_one_shows_from_its_moment_on() -> None:
+    busy = Session(BOT, IN_A_CALL, at(-60), at(-1), at(20))
+    seen = pictured(
+        event(-50, EventKind.PREFERRED_SET, AWAY, 30),
+        event(-20, EventKind.PREFERRED_SET, DO_NOT_DISTURB, -5),
+        state=UserState([busy], None),
+    )
+    assert spans(seen.presence) == [
+        (-60, -50, IN_A_CALL),
+        (-50, -20, AWAY),
+        (-20, -5, DO_NOT_DISTURB),
+        (-5, 15, IN_A_CALL),
+    ]
+
+
+def test_a_session_that_was_cleared_was_not_kept_alive_before_it_was_set() -> None:
+    seen = pictured(event(-40, EventKind.SET, AVAILABLE, 20), event(-33, EventKind.CLEARED, AVAILABLE, -31))
+    assert spans(seen.sessions[0][1]) == [(-40, -35, AVAILABLE), (-35, -33, INACTIVE)]
+
+
 def test_now_it_says_what_presence_of_says() -> None:
     sessions = [Session(BOT, AVAILABLE, at(-30), at(-7), at(10)), Session(DESK, AWAY, at(-20), at(-2), at(8))]
     state = UserState(sessions, None, Preferred(DO_NOT_DISTURB, at(-1)))

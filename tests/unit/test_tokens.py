@@ -554,6 +554,7 @@ def test_the_same_kid_of_another_tenant_is_another_key(issuer: Issuer, verifier:
         (V2_OURS, True, True),
         (V1, False, True),
         (V2.replace("{tenantid}", OTHER_TENANT), False, False),
+        (V2.replace("https://login", "https://LOGIN"), True, True),
         ("https://issuer.test", False, False),
         ("", False, False),
         (None, True, True),
