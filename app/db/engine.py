@@ -79,11 +79,11 @@ class NothingKept(Exception):
 ANSWERED = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC)
 
 
-def _fetched(pgconn: PGconn, count: int) -> abc.PQGen[list[PGresult]]:
-    """Send what is queued, and return so many results, the last of which says that the transaction is over."""
+def _fetched(pgconn: PGconn) -> abc.PQGen[list[PGresult]]:
+    """Send what is queued, and return all results: the last says that it is over, one too many why not."""
     yield from generators.send(pgconn)
     results: list[PGresult] = []
-    while len(results) < count:
+    while not results or results[-1].status != ExecStatus.PIPELINE_SYNC:
         results += yield from generators.fetch_many(pgconn)
     return results
 
@@ -134,15 +134,15 @@ class LastingCursor(psycopg.RawCursor[tuple[Any, ...]]):
             for known, written, formats in ready:
                 pgconn.send_query_prepared(known.name, written, formats)
             pgconn.pipeline_sync()
-            *results, sync = connection.wait(_fetched(pgconn, len(ready) + 1))
+            results = connection.wait(_fetched(pgconn))
             pgconn.exit_pipeline_mode()
         except BaseException:
             connection.close()  # what is still to come would be taken for the answer to what is asked next
             raise
-        for at, result in enumerate((*results, sync)):
+        for at, result in enumerate(results):
             if result.status not in ANSWERED:
                 raise NothingKept(at) from error_from_result(result)
-        return [known.rows(result) for (known, _, _), result in zip(ready, results, strict=True)]
+        return [known.rows(result) for (known, _, _), result in zip(ready, results[:-1], strict=True)]
 
     def _prepare(self, sql: str, types: tuple[int, ...]) -> _Prepared:
         name = f"known_{len(self._known)}".encode()
@@ -153,11 +153,11 @@ class LastingCursor(psycopg.RawCursor[tuple[Any, ...]]):
 
     def _result(self) -> PGresult:
         """Wait for the result of what was sent, and raise what psycopg would if it is an error."""
-        result: PGresult
-        (result,) = self._impatient.wait(generators.execute(self._impatient.pgconn))
-        if result.status not in ANSWERED:
-            raise error_from_result(result)
-        return result
+        results: list[PGresult] = self._impatient.wait(generators.execute(self._impatient.pgconn))
+        for result in results:  # a second one says that the commit was refused
+            if result.status not in ANSWERED:
+                raise error_from_result(result)
+        return results[0]
 
     def _run_once(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         self.execute(sql.encode(), values)

@@ -152,6 +152,11 @@ def test_the_scheme_is_taken_in_any_case(graph: Graph, bot: Application) -> None
     assert graph.client.get(path, headers={"Authorization": f"bEARER  {bot.token}"}).status_code == 200
 
 
+def test_a_coding_is_named_in_any_letter_case(graph: Graph, bot: Application) -> None:
+    headers = {**bot.headers, "Transfer-Encoding": "Chunked"}
+    assert graph.client.get(f"/users/{new_id()}/presence", headers=headers).status_code == 200
+
+
 def test_a_token_in_the_query_is_not_looked_at(graph: Graph, bot: Application) -> None:
     assert graph.client.get(f"/users/{new_id()}/presence?access_token={bot.token}").status_code == 401
 

@@ -168,14 +168,16 @@ def test_a_write_that_a_deadlock_ends_is_run_again(database: URL, others: Engine
     assert kinds(others, key) == ["set"]
 
 
-def test_none_of_a_transaction_is_acknowledged_when_its_commit_is_refused(
-    database: URL, others: Engine, key: SessionKey
+@pytest.mark.parametrize(("sqlstate", "repeated"), [("40001", ["40001"] * ATTEMPTS), ("53100", [])])
+def test_a_commit_that_is_refused_is_so_for_the_one_who_is_to_blame(
+    database: URL, others: Engine, key: SessionKey, sqlstate: str, repeated: list[str]
 ) -> None:
-    neighbour = key._replace(user_id=new_id())
+    innocent = key._replace(user_id=new_id())
+    blamed = f"IF NEW.user_id = '{key.user_id}' THEN RAISE 'no' USING ERRCODE = '{sqlstate}'; END IF; RETURN NULL;"
     with (
-        store_with(database, "timezone = 'UTC'") as (store, _),
+        store_with(database, "timezone = 'UTC'") as (store, repeats),
         others.connect() as connection,
-        whenever_an_event_is_appended(others, "RAISE 'full' USING ERRCODE = '53100';"),
+        whenever_an_event_is_appended(others, blamed),
     ):
         connection.exec_driver_sql("DROP TRIGGER disturb ON presence_event")
         connection.exec_driver_sql(
@@ -183,11 +185,27 @@ def test_none_of_a_transaction_is_acknowledged_when_its_commit_is_refused(
             " FOR EACH ROW EXECUTE FUNCTION disturb()"
         )
         assert isinstance(store, PostgresStore)
-        works = [partial(store.set_session, each, AWAY, HOUR, START, new_id()) for each in (key, neighbour)]
-        with asking_at_once(store._writers, works) as asking:
+        works = [partial(store.set_session, each, AWAY, HOUR, START, new_id()) for each in (key, innocent)]
+        with asking_at_once(store._writers, works) as (refused, kept):
             pass
-        assert [type(asked.exception()) for asked in asking] == [StoreUnavailable] * 2
-    assert kinds(others, key) == kinds(others, neighbour) == []
+        assert isinstance(refused.exception(), StoreUnavailable)
+        assert [session.shown for session in kept.result()] == [AWAY]
+        assert repeats == repeated
+    assert (kinds(others, key), kinds(others, innocent)) == ([], ["set"])
+
+
+def test_nothing_is_run_again_once_time_is_up(
+    database: URL, others: Engine, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        store_with(database, "timezone = 'UTC'") as (store, repeats),
+        whenever_an_event_is_appended(others, "RAISE 'again' USING ERRCODE = '40001';"),
+    ):
+        moments = iter([0.0, PATIENCE.total_seconds()])
+        monkeypatch.setattr("app.db.database.monotonic", lambda: next(moments))
+        with pytest.raises(StoreUnavailable):
+            store.set_session(key, AWAY, HOUR, START, new_id())
+        assert repeats == []
 
 
 def test_what_fails_each_time_is_given_up(database: URL, others: Engine, key: SessionKey) -> None:

@@ -106,6 +106,11 @@ def test_an_expired_session_goes_and_leaves_its_event(house: House, alice: str) 
     assert len(house.events(alice)) == 2
 
 
+def test_the_history_says_until_when_a_message_was_to_stay(house: House, alice: str) -> None:
+    house.presence.say(house.key(alice, new_id()), "x", START + MINUTE, new_id())
+    assert [event.expires_at for event in house.events(alice)] == [START + MINUTE]
+
+
 def test_what_ended_at_one_moment_is_told_so_of_each_user(house: House) -> None:
     for user in (new_id(), new_id()):
         house.sets(user, new_id(), AWAY)
