@@ -80,7 +80,7 @@ ANSWERED = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYN
 
 
 def _fetched(pgconn: PGconn) -> abc.PQGen[list[PGresult]]:
-    """Send what is queued, and return all results: the last says that it is over, one too many why not."""
+    """Send what is queued, and return all results: one a statement, one if the commit is refused, the end's."""
     yield from generators.send(pgconn)
     results: list[PGresult] = []
     while not results or results[-1].status != ExecStatus.PIPELINE_SYNC:
