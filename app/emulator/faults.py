@@ -25,7 +25,7 @@ from app.web.errors import envelope
 CODES = {429: "TooManyRequests", 500: "InternalServerError", 503: "ServiceUnavailable", 504: "GatewayTimeout"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LONGEST_DELAY = timedelta(minutes=1)
-MOUNT = re.compile("^/(?:v1\\.0|beta)(?=/)")
+MOUNT = re.compile(r"^/(?:v1\.0|beta)(?=/)")
 
 
 def _delay(value: object) -> object:
